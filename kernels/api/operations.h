@@ -1,0 +1,75 @@
+// All operations of one device, as a table of functions. Each backend fills one:
+//   kernels/cpu/operations.cpp. The meta device's functions do nothing (memory planning).
+//
+// Usage:  operations(stream).matmul(stream, {.a = x, .b = w, ...});
+// Functions ending in _workspace give the bytes of scratch the call needs; they depend on shapes
+// only (never on the thread count), so a dry run knows them.
+#pragma once
+
+#include "kernels/api/activation.h"
+#include "kernels/api/attention.h"
+#include "kernels/api/cross_entropy.h"
+#include "kernels/api/dropout.h"
+#include "kernels/api/elementwise.h"
+#include "kernels/api/embedding.h"
+#include "kernels/api/matmul.h"
+#include "kernels/api/norm.h"
+#include "kernels/api/optimizer.h"
+#include "kernels/api/rope.h"
+#include "kernels/api/types.h"
+
+namespace engine::kernels {
+
+struct Operations {
+  const char* name;
+
+  void (*matmul)(Stream, const Matmul&);
+  void (*column_sum)(Stream, const ColumnSum&);
+
+  void (*attention_forward)(Stream, const AttentionForward&);
+  void (*attention_backward)(Stream, const AttentionBackward&);
+  size_t (*attention_backward_workspace)(const AttentionShape&);
+
+  void (*rope)(Stream, const Rope&);
+
+  void (*norm_forward)(Stream, const NormForward&);
+  void (*norm_backward)(Stream, const NormBackward&);
+  size_t (*norm_backward_workspace)(int64_t tokens, int64_t hidden);
+
+  void (*activation_forward)(Stream, const ActivationForward&);
+  void (*activation_backward)(Stream, const ActivationBackward&);
+
+  void (*embedding_forward)(Stream, const EmbeddingForward&);
+  void (*embedding_backward)(Stream, const EmbeddingBackward&);
+  size_t (*embedding_backward_workspace)(int64_t tokens, int64_t rows, int64_t position_rows);
+  void (*gather_rows)(Stream, const GatherRows&);
+  void (*scatter_rows)(Stream, const GatherRows&);
+
+  void (*dropout)(Stream, const Dropout&);
+
+  void (*linear_cross_entropy)(Stream, const LinearCrossEntropy&);
+  size_t (*linear_cross_entropy_workspace)(const LinearCrossEntropy&);  // pointers are not read
+  void (*cross_entropy)(Stream, const CrossEntropy&);
+
+  void (*global_norm)(Stream, const GlobalNorm&);
+  size_t (*global_norm_workspace)(int64_t total_count, int num_segments);
+  void (*adamw)(Stream, const AdamW&);
+
+  void (*add)(Stream, const Add&);
+  void (*cast)(Stream, const Cast&);
+  void (*find_nonfinite)(Stream, const FindNonfinite&);
+
+  void (*set_zero)(Stream, void* data, size_t bytes);
+  void (*copy)(Stream, void* to, const void* from, size_t bytes);  // within the device
+  void (*copy_to_device)(Stream, void* to, const void* from, size_t bytes);
+  void (*copy_to_host)(Stream, void* to, const void* from, size_t bytes);  // complete on return
+  void (*synchronize)(Stream);
+};
+
+// The table of a device; throws std::logic_error for a device that this build lacks.
+const Operations& operations(DeviceType device);
+inline const Operations& operations(const Stream& stream) {
+  return operations(stream.device);
+}
+
+}  // namespace engine::kernels
