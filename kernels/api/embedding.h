@@ -44,6 +44,7 @@ struct GatherRows {
   const int32_t* rows = nullptr;  // [count]
   const void* x = nullptr;
   void* out = nullptr;
+  int64_t x_stride = 0, out_stride = 0;  // elements between rows; 0 = width
   DType dtype = DType::f32;
 };
 

@@ -1,0 +1,86 @@
+#include "engine/autograd/graph.h"
+
+#include <utility>
+
+namespace engine {
+
+Variable Graph::constant(Tensor tensor) const {
+  Variable variable = result(std::move(tensor));
+  variable.grad->needed = false;
+  return variable;
+}
+
+Variable Graph::result(Tensor tensor) const {
+  return {std::make_shared<ValueSlot>(ValueSlot{std::move(tensor), nullptr}),
+          std::make_shared<GradSlot>()};
+}
+
+void Graph::backward() {
+  while (!tape_.empty()) {
+    const std::function<void()> step = std::move(tape_.back());
+    tape_.pop_back();
+    step();
+  }
+}
+
+void Graph::accumulate(GradSlot& slot, Tensor gradient) {
+  if (!slot.needed) return;
+  if (!slot.tensor) {
+    slot.tensor = std::move(gradient);
+    return;
+  }
+  // A gradient may be shared by two slots (the two inputs of an addition): then it is not ours to
+  // change.
+  Tensor sum = slot.tensor.unique() ? slot.tensor
+               : gradient.unique()  ? gradient
+                                    : runtime_.transient(slot.tensor.shape(), slot.tensor.dtype());
+  ops().add(stream(), {.a = slot.tensor.data(),
+                       .b = gradient.data(),
+                       .out = sum.data(),
+                       .count = sum.count(),
+                       .a_dtype = slot.tensor.dtype(),
+                       .b_dtype = gradient.dtype(),
+                       .out_dtype = sum.dtype()});
+  slot.tensor = std::move(sum);
+}
+
+void Graph::discard(const Variable& variable) const {
+  if (!recording() || options_.recompute != Recompute::norms) return;
+  if (variable.value->rematerialize) variable.value->tensor = Tensor();
+}
+
+Variable Graph::checkpoint(const Variable& input,
+                           const std::function<Variable(const Variable&)>& segment) {
+  if (!recording() || options_.recompute != Recompute::block) return segment(input);
+  const uint64_t sites_before = dropout_sites_;
+  ++paused_;
+  const Variable inner = segment(input);
+  --paused_;
+  Variable output = result(inner.tensor());
+  record([this, input, segment, sites_before, grad = output.grad] {
+    if (!grad->tensor) return;
+    // Run again on a tape of its own. The input's slots are shared, so gradients arrive there.
+    std::vector<std::function<void()>> outer = std::exchange(tape_, {});
+    const uint64_t sites_now = std::exchange(dropout_sites_, sites_before);
+    Probe probe = std::exchange(options_.probe, nullptr);  // it has seen these values already
+    const Variable again = segment(input);
+    again.grad->tensor = std::move(grad->tensor);
+    // The segment's value is not read any more.
+    again.value->tensor = Tensor();
+    backward();
+    options_.probe = std::move(probe);
+    dropout_sites_ = sites_now;
+    tape_ = std::move(outer);
+  });
+  return output;
+}
+
+uint64_t Graph::next_dropout_seed() {
+  // SplitMix64 of (seed, site): neighbouring sites get unrelated streams.
+  uint64_t z = options_.dropout_seed + 0x9e3779b97f4a7c15ull * ++dropout_sites_;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
+}  // namespace engine

@@ -1,0 +1,514 @@
+#include "engine/autograd/ops.h"
+
+#include <utility>
+
+namespace engine {
+namespace {
+
+using kernels::DType;
+
+// A gradient that is about to be overwritten in place: itself when nobody else holds it.
+Tensor own(Graph& graph, Tensor gradient) {
+  if (gradient.unique()) return gradient;
+  Tensor copy = graph.runtime().transient(gradient.shape(), gradient.dtype());
+  graph.ops().copy(graph.stream(), copy.data(), gradient.data(), gradient.bytes());
+  return copy;
+}
+
+Tensor take(GradSlot& slot) {
+  return std::exchange(slot.tensor, Tensor());
+}
+
+Tensor cast(Graph& graph, const Tensor& x, DType to) {
+  if (x.dtype() == to) return x;
+  Tensor out = graph.runtime().transient(x.shape(), to);
+  graph.ops().cast(
+      graph.stream(),
+      {.x = x.data(), .out = out.data(), .count = x.count(), .from = x.dtype(), .to = to});
+  return out;
+}
+
+}  // namespace
+
+Variable embedding(Graph& graph, const EmbeddingInputs& in) {
+  const int64_t tokens = in.ids.count(), hidden = in.table->shape[1];
+  const DType dtype = graph.precision().residual;
+  Variable out = graph.result(graph.runtime().transient({tokens, hidden}, dtype));
+  graph.ops().embedding_forward(
+      graph.stream(),
+      {.tokens = tokens,
+       .hidden = hidden,
+       .ids = in.ids.as<int32_t>(),
+       .table = in.table->value.data(),
+       .scale = in.scale,
+       .positions = in.position_table ? in.positions.as<int32_t>() : nullptr,
+       .position_table = in.position_table ? in.position_table->value.data() : nullptr,
+       .out = out.tensor().data(),
+       .table_dtype = in.table->value.dtype(),
+       .output_dtype = dtype});
+  if (!graph.recording()) return out;
+  graph.record([&graph, in, tokens, hidden, dtype, grad = out.grad] {
+    const Tensor d_out = take(*grad);
+    if (!d_out) return;
+    const bool position_grad = in.position_table && in.position_table->trainable;
+    const int64_t rows = in.table->shape[0];
+    const int64_t position_rows = position_grad ? in.position_table->shape[0] : 0;
+    const Tensor workspace = graph.runtime().workspace(
+        graph.ops().embedding_backward_workspace(tokens, rows, position_rows));
+    graph.ops().embedding_backward(
+        graph.stream(),
+        {.tokens = tokens,
+         .hidden = hidden,
+         .rows = rows,
+         .position_rows = position_rows,
+         .ids = in.ids.as<int32_t>(),
+         .positions = in.positions ? in.positions.as<int32_t>() : nullptr,
+         .d_out = d_out.data(),
+         .d_table = in.table->trainable ? in.table->grad.as<float>() : nullptr,
+         .d_position_table = position_grad ? in.position_table->grad.as<float>() : nullptr,
+         .scale = in.scale,
+         .padding_id = in.table->padding_row,
+         .workspace = workspace.data(),
+         .output_dtype = dtype});
+  });
+  return out;
+}
+
+Variable linear(Graph& graph, const Variable& x, Parameter& weight, Parameter* bias,
+                WeightLayout layout) {
+  const bool out_in = layout == WeightLayout::out_in;
+  const int64_t n = x.tensor().rows();
+  const int64_t in = weight.shape[out_in ? 1 : 0], out = weight.shape[out_in ? 0 : 1];
+  kernels::require(x.tensor().columns() == in, "linear: x has another width than the weight");
+  const DType dtype = graph.precision().compute;
+  Variable y = graph.result(graph.runtime().transient({n, out}, dtype));
+  graph.ops().matmul(graph.stream(), {.a = x.tensor().data(),
+                                      .b = weight.value.data(),
+                                      .bias = bias ? bias->value.data() : nullptr,
+                                      .d = y.tensor().data(),
+                                      .m = n,
+                                      .n = out,
+                                      .k = in,
+                                      .transpose_b = out_in,
+                                      .input_dtype = dtype,
+                                      .output_dtype = dtype});
+  if (!graph.recording()) return y;
+  graph.record([&graph, &weight, bias, out_in, n, in, out, dtype, x_value = x.value,
+                x_grad = x.grad, y_grad = y.grad] {
+    const Tensor dy = take(*y_grad);
+    if (!dy) return;
+    if (bias && bias->trainable) {
+      graph.ops().column_sum(graph.stream(), {.x = dy.data(),
+                                              .out = bias->grad.as<float>(),
+                                              .rows = n,
+                                              .columns = out,
+                                              .accumulate = true,
+                                              .dtype = dtype});
+    }
+    if (weight.trainable) {
+      const Tensor& input = x_value->get();
+      // dW[out, in] += dyᵀ x, or its transpose for [in, out].
+      graph.ops().matmul(graph.stream(), {.a = out_in ? dy.data() : input.data(),
+                                          .b = out_in ? input.data() : dy.data(),
+                                          .d = weight.grad.data(),
+                                          .m = out_in ? out : in,
+                                          .n = out_in ? in : out,
+                                          .k = n,
+                                          .transpose_a = true,
+                                          .accumulate = true,
+                                          .input_dtype = dtype,
+                                          .output_dtype = DType::f32});
+    }
+    if (!x_grad->needed) return;
+    Tensor dx = graph.runtime().transient({n, in}, dtype);
+    graph.ops().matmul(graph.stream(), {.a = dy.data(),
+                                        .b = weight.value.data(),
+                                        .d = dx.data(),
+                                        .m = n,
+                                        .n = in,
+                                        .k = out,
+                                        .transpose_b = !out_in,
+                                        .input_dtype = dtype,
+                                        .output_dtype = dtype});
+    graph.accumulate(*x_grad, std::move(dx));
+  });
+  return y;
+}
+
+Normed add_norm(Graph& graph, const Variable& residual, const Variable& delta,
+                const NormParameters& norm) {
+  const int64_t tokens = residual.tensor().rows(), hidden = residual.tensor().columns();
+  const Precision precision = graph.precision();
+  Runtime& runtime = graph.runtime();
+  const bool recording = graph.recording();
+  const bool layer_norm = norm.kind == kernels::NormKind::layer_norm;
+
+  Normed out;
+  out.residual = delta ? graph.result(runtime.transient({tokens, hidden}, precision.residual))
+                       : Variable{residual.value, std::make_shared<GradSlot>()};
+  out.y = graph.result(runtime.transient({tokens, hidden}, precision.compute));
+  Tensor mean, rstd;
+  if (recording) {
+    rstd = runtime.transient({tokens}, DType::f32);
+    if (layer_norm) mean = runtime.transient({tokens}, DType::f32);
+  }
+  kernels::NormForward forward{.kind = norm.kind,
+                               .tokens = tokens,
+                               .hidden = hidden,
+                               .eps = norm.eps,
+                               .x = residual.tensor().data(),
+                               .delta = delta ? delta.tensor().data() : nullptr,
+                               .residual_out = delta ? out.residual.tensor().data() : nullptr,
+                               .weight = norm.weight->value.data(),
+                               .bias = norm.bias ? norm.bias->value.data() : nullptr,
+                               .y = out.y.tensor().data(),
+                               .mean = mean.as<float>(),
+                               .rstd = rstd.as<float>(),
+                               .compute_dtype = precision.compute,
+                               .residual_dtype = precision.residual};
+  graph.ops().norm_forward(graph.stream(), forward);
+  if (!recording) return out;
+
+  out.y.value->rematerialize = [&graph, forward, tokens, hidden, precision,
+                                r = out.residual.value]() mutable {
+    Tensor y = graph.runtime().transient({tokens, hidden}, precision.compute);
+    forward.x = r->get().data();
+    forward.delta = nullptr;
+    forward.residual_out = nullptr;
+    forward.mean = nullptr;
+    forward.rstd = nullptr;
+    forward.y = y.data();
+    graph.ops().norm_forward(graph.stream(), forward);
+    return y;
+  };
+  graph.record([&graph, norm, tokens, hidden, precision, mean, rstd, r = out.residual.value,
+                r_grad = out.residual.grad, y_grad = out.y.grad, x_grad = residual.grad,
+                delta_grad = delta ? delta.grad : nullptr] {
+    const Tensor dy = take(*y_grad);
+    Tensor d_residual = take(*r_grad);
+    if (!dy && !d_residual) return;
+    Tensor dx = d_residual && d_residual.unique()
+                    ? d_residual
+                    : graph.runtime().transient({tokens, hidden}, precision.residual);
+    if (dy) {
+      const Tensor workspace =
+          graph.runtime().workspace(graph.ops().norm_backward_workspace(tokens, hidden));
+      const bool train_bias = norm.bias && norm.bias->trainable;
+      graph.ops().norm_backward(
+          graph.stream(),
+          {.kind = norm.kind,
+           .tokens = tokens,
+           .hidden = hidden,
+           .dy = dy.data(),
+           .d_residual = d_residual ? d_residual.data() : nullptr,
+           .x = r->get().data(),
+           .weight = norm.weight->value.data(),
+           .mean = mean.as<float>(),
+           .rstd = rstd.as<float>(),
+           .dx = dx.data(),
+           .d_weight = norm.weight->trainable ? norm.weight->grad.as<float>() : nullptr,
+           .d_bias = train_bias ? norm.bias->grad.as<float>() : nullptr,
+           .workspace = workspace.data(),
+           .compute_dtype = precision.compute,
+           .residual_dtype = precision.residual});
+    } else {
+      dx = std::move(d_residual);
+    }
+    d_residual = Tensor();
+    // One result serves both inputs of the addition.
+    if (delta_grad) graph.accumulate(*delta_grad, cast(graph, dx, precision.compute));
+    graph.accumulate(*x_grad, std::move(dx));
+  });
+  return out;
+}
+
+Variable add(Graph& graph, const Variable& residual, const Variable& delta) {
+  const Tensor& a = residual.tensor();
+  const Tensor& b = delta.tensor();
+  Variable out = graph.result(graph.runtime().transient(a.shape(), a.dtype()));
+  graph.ops().add(graph.stream(), {.a = a.data(),
+                                   .b = b.data(),
+                                   .out = out.tensor().data(),
+                                   .count = a.count(),
+                                   .a_dtype = a.dtype(),
+                                   .b_dtype = b.dtype(),
+                                   .out_dtype = a.dtype()});
+  if (!graph.recording()) return out;
+  graph.record(
+      [&graph, grad = out.grad, a_grad = residual.grad, b_grad = delta.grad, b_dtype = b.dtype()] {
+        Tensor d_out = take(*grad);
+        if (!d_out) return;
+        graph.accumulate(*b_grad, cast(graph, d_out, b_dtype));
+        graph.accumulate(*a_grad, std::move(d_out));
+      });
+  return out;
+}
+
+Variable rope(Graph& graph, const Variable& x, const Tensor& positions, const RopeTable& table,
+              int num_heads, int head_dim) {
+  const kernels::Rope forward{.x = x.tensor().data(),
+                              .tokens = x.tensor().rows(),
+                              .stride = x.tensor().columns(),
+                              .num_heads = num_heads,
+                              .head_dim = head_dim,
+                              .positions = positions.as<int32_t>(),
+                              .cos = table.cos.as<float>(),
+                              .sin = table.sin.as<float>(),
+                              .inverse = false,
+                              .dtype = x.tensor().dtype()};
+  graph.ops().rope(graph.stream(), forward);
+  Variable out{x.value, std::make_shared<GradSlot>()};
+  if (!graph.recording()) return out;
+  graph.record([&graph, forward, positions, x_grad = x.grad, grad = out.grad] {
+    Tensor d = take(*grad);
+    if (!d) return;
+    d = own(graph, std::move(d));
+    kernels::Rope backward = forward;
+    backward.x = d.data();
+    backward.inverse = true;
+    graph.ops().rope(graph.stream(), backward);
+    graph.accumulate(*x_grad, std::move(d));
+  });
+  return out;
+}
+
+Variable self_attention(Graph& graph, const Variable& qkv, const AttentionConfig& config,
+                        const Sequences& sequences) {
+  const Tensor& x = qkv.tensor();
+  const int64_t tokens = x.rows(), stride = x.columns();
+  const int64_t q_width = int64_t{config.num_heads} * config.head_dim;
+  const int64_t kv_width = int64_t{config.num_kv_heads} * config.head_dim;
+  kernels::require(stride == q_width + 2 * kv_width, "self_attention: width of qkv");
+  const DType dtype = x.dtype();
+  const bool drop = config.dropout > 0 && graph.options().training;
+  const kernels::AttentionShape shape{.num_sequences = sequences.count,
+                                      .cu_seqlens_q = sequences.cu_seqlens.as<int32_t>(),
+                                      .cu_seqlens_k = sequences.cu_seqlens.as<int32_t>(),
+                                      .total_q = tokens,
+                                      .total_k = tokens,
+                                      .max_seqlen_q = sequences.max_length,
+                                      .max_seqlen_k = sequences.max_length,
+                                      .num_heads = config.num_heads,
+                                      .num_kv_heads = config.num_kv_heads,
+                                      .head_dim = config.head_dim,
+                                      .scale = config.scale,
+                                      .causal = config.causal,
+                                      .window = config.window,
+                                      .dropout_p = drop ? config.dropout : 0.0f,
+                                      .dropout_seed = drop ? graph.next_dropout_seed() : 0,
+                                      .dtype = dtype};
+  const auto column = [dtype](const Tensor& t, int64_t offset) {
+    return static_cast<void*>(t.as<char>() +
+                              offset * static_cast<int64_t>(kernels::size_of(dtype)));
+  };
+  Variable out = graph.result(graph.runtime().transient({tokens, q_width}, dtype));
+  const bool recording = graph.recording();
+  Tensor lse;
+  if (recording) lse = graph.runtime().transient({config.num_heads, tokens}, DType::f32);
+  graph.ops().attention_forward(graph.stream(), {.shape = shape,
+                                                 .q = x.data(),
+                                                 .k = column(x, q_width),
+                                                 .v = column(x, q_width + kv_width),
+                                                 .q_stride = stride,
+                                                 .k_stride = stride,
+                                                 .v_stride = stride,
+                                                 .out = out.tensor().data(),
+                                                 .lse = lse.as<float>()});
+  if (!recording) return out;
+  graph.record([&graph, shape, sequences, column, tokens, stride, q_width, kv_width, dtype, lse,
+                qkv_value = qkv.value, out_value = out.value, qkv_grad = qkv.grad,
+                out_grad = out.grad] {
+    const Tensor d_out = take(*out_grad);
+    if (!d_out) return;
+    const Tensor& x = qkv_value->get();
+    Tensor d = graph.runtime().transient({tokens, stride}, dtype);
+    const Tensor workspace =
+        graph.runtime().workspace(graph.ops().attention_backward_workspace(shape));
+    graph.ops().attention_backward(graph.stream(), {.shape = shape,
+                                                    .q = x.data(),
+                                                    .k = column(x, q_width),
+                                                    .v = column(x, q_width + kv_width),
+                                                    .q_stride = stride,
+                                                    .k_stride = stride,
+                                                    .v_stride = stride,
+                                                    .out = out_value->get().data(),
+                                                    .lse = lse.as<float>(),
+                                                    .d_out = d_out.data(),
+                                                    .d_q = d.data(),
+                                                    .d_k = column(d, q_width),
+                                                    .d_v = column(d, q_width + kv_width),
+                                                    .d_q_stride = stride,
+                                                    .d_k_stride = stride,
+                                                    .d_v_stride = stride,
+                                                    .workspace = workspace.data()});
+    graph.accumulate(*qkv_grad, std::move(d));
+  });
+  return out;
+}
+
+Variable activation(Graph& graph, const Variable& x, kernels::Activation kind, bool gated) {
+  const int64_t tokens = x.tensor().rows();
+  const int64_t width = x.tensor().columns() / (gated ? 2 : 1);
+  const DType dtype = x.tensor().dtype();
+  const auto forward = [&graph, kind, gated, tokens, width, dtype](const Tensor& input) {
+    Tensor y = graph.runtime().transient({tokens, width}, dtype);
+    graph.ops().activation_forward(graph.stream(), {.kind = kind,
+                                                    .gated = gated,
+                                                    .tokens = tokens,
+                                                    .width = width,
+                                                    .x = input.data(),
+                                                    .y = y.data(),
+                                                    .dtype = dtype});
+    return y;
+  };
+  Variable out = graph.result(forward(x.tensor()));
+  if (!graph.recording()) return out;
+  out.value->rematerialize = [forward, x_value = x.value] { return forward(x_value->get()); };
+  graph.record([&graph, kind, gated, tokens, width, dtype, x_value = x.value, x_grad = x.grad,
+                grad = out.grad] {
+    const Tensor dy = take(*grad);
+    if (!dy) return;
+    // The input is read for the last time here, so its memory takes the gradient, if it is ours.
+    Tensor input = x_value->get();
+    x_value->tensor = Tensor();
+    Tensor dx = input.unique() ? input : graph.runtime().transient(input.shape(), dtype);
+    graph.ops().activation_backward(graph.stream(), {.kind = kind,
+                                                     .gated = gated,
+                                                     .tokens = tokens,
+                                                     .width = width,
+                                                     .x = input.data(),
+                                                     .dy = dy.data(),
+                                                     .dx = dx.data(),
+                                                     .dtype = dtype});
+    graph.accumulate(*x_grad, std::move(dx));
+  });
+  return out;
+}
+
+Variable dropout(Graph& graph, const Variable& x, float p) {
+  if (p <= 0.0f || !graph.options().training) return x;
+  const Tensor& input = x.tensor();
+  Variable out = graph.result(graph.runtime().transient(input.shape(), input.dtype()));
+  kernels::Dropout forward{.count = input.count(),
+                           .x = input.data(),
+                           .y = out.tensor().data(),
+                           .p = p,
+                           .seed = graph.next_dropout_seed(),
+                           .offset = 0,
+                           .dtype = input.dtype()};
+  graph.ops().dropout(graph.stream(), forward);
+  if (!graph.recording()) return out;
+  graph.record([&graph, forward, x_grad = x.grad, grad = out.grad]() mutable {
+    Tensor d = take(*grad);
+    if (!d) return;
+    d = own(graph, std::move(d));
+    forward.x = d.data();
+    forward.y = d.data();
+    graph.ops().dropout(graph.stream(), forward);
+    graph.accumulate(*x_grad, std::move(d));
+  });
+  return out;
+}
+
+Variable gather_rows(Graph& graph, const Variable& x, const Tensor& rows) {
+  const Tensor& input = x.tensor();
+  const int64_t count = rows.count(), width = input.columns();
+  Variable out = graph.result(graph.runtime().transient({count, width}, input.dtype()));
+  graph.ops().gather_rows(graph.stream(), {.count = count,
+                                           .width = width,
+                                           .rows = rows.as<int32_t>(),
+                                           .x = input.data(),
+                                           .out = out.tensor().data(),
+                                           .dtype = input.dtype()});
+  if (!graph.recording()) return out;
+  graph.record([&graph, rows, count, width, shape = input.shape(), dtype = input.dtype(),
+                x_grad = x.grad, grad = out.grad] {
+    const Tensor d_out = take(*grad);
+    if (!d_out) return;
+    Tensor d = graph.runtime().transient(shape, dtype);
+    graph.runtime().zero(d);
+    graph.ops().scatter_rows(graph.stream(), {.count = count,
+                                              .width = width,
+                                              .rows = rows.as<int32_t>(),
+                                              .x = d_out.data(),
+                                              .out = d.data(),
+                                              .dtype = dtype});
+    graph.accumulate(*x_grad, std::move(d));
+  });
+  return out;
+}
+
+CrossEntropyResult linear_cross_entropy(Graph& graph, const Variable& hidden, Parameter& head,
+                                        const Tensor& targets, const CrossEntropyOptions& options) {
+  const Tensor& x = hidden.tensor();
+  Runtime& runtime = graph.runtime();
+  CrossEntropyResult result;
+  result.losses = runtime.transient({x.rows()}, DType::f32);
+  if (options.argmax) result.argmax = runtime.transient({x.rows()}, DType::i32);
+  Tensor d_hidden;
+  if (graph.recording()) d_hidden = runtime.transient(x.shape(), x.dtype());
+  kernels::LinearCrossEntropy arguments{
+      .tokens = x.rows(),
+      .hidden_size = x.columns(),
+      .vocab_size = head.shape[0],
+      .hidden = x.data(),
+      .weight = head.value.data(),
+      .targets = targets.as<int32_t>(),
+      .logit_scale = options.logit_scale,
+      .grad_scale = options.grad_scale,
+      .losses = result.losses.as<float>(),
+      .argmax = options.argmax ? result.argmax.as<int32_t>() : nullptr,
+      .d_hidden = d_hidden.data(),
+      .d_weight = graph.recording() && head.trainable ? head.grad.as<float>() : nullptr,
+      .dtype = x.dtype()};
+  const Tensor workspace = runtime.workspace(graph.ops().linear_cross_entropy_workspace(arguments));
+  arguments.workspace = workspace.data();
+  graph.ops().linear_cross_entropy(graph.stream(), arguments);
+  if (d_hidden) graph.accumulate(*hidden.grad, std::move(d_hidden));
+  return result;
+}
+
+CrossEntropyResult cross_entropy(Graph& graph, const Variable& logits, const Tensor& targets,
+                                 const CrossEntropyOptions& options) {
+  const Tensor z = cast(graph, logits.tensor(), DType::f32);
+  Runtime& runtime = graph.runtime();
+  Tensor own_z = z;
+  if (z.data() == logits.tensor().data()) {  // keep the caller's logits
+    own_z = runtime.transient(z.shape(), DType::f32);
+    graph.ops().copy(graph.stream(), own_z.data(), z.data(), z.bytes());
+  }
+  CrossEntropyResult result;
+  result.losses = runtime.transient({z.rows()}, DType::f32);
+  if (options.argmax) result.argmax = runtime.transient({z.rows()}, DType::i32);
+  graph.ops().cross_entropy(graph.stream(),
+                            {.rows = z.rows(),
+                             .classes = z.columns(),
+                             .logits = own_z.as<float>(),
+                             .stride = z.columns(),
+                             .targets = targets.as<int32_t>(),
+                             .grad_scale = options.grad_scale,
+                             .losses = result.losses.as<float>(),
+                             .argmax = options.argmax ? result.argmax.as<int32_t>() : nullptr,
+                             .d_logits = graph.recording()});
+  if (graph.recording()) {
+    graph.accumulate(*logits.grad, cast(graph, own_z, logits.tensor().dtype()));
+  }
+  return result;
+}
+
+Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head) {
+  const Tensor& x = hidden.tensor();
+  Tensor z = graph.runtime().transient({x.rows(), head.shape[0]}, DType::f32);
+  graph.ops().matmul(graph.stream(), {.a = x.data(),
+                                      .b = head.value.data(),
+                                      .d = z.data(),
+                                      .m = x.rows(),
+                                      .n = head.shape[0],
+                                      .k = x.columns(),
+                                      .transpose_b = true,
+                                      .input_dtype = x.dtype(),
+                                      .output_dtype = DType::f32});
+  return z;
+}
+
+}  // namespace engine

@@ -1,0 +1,107 @@
+// The differentiable operations models are made of. Each computes forward at once and, when the
+// graph records, notes its backward. Shapes: a batch is a flat list of N tokens.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/autograd/graph.h"
+
+namespace engine {
+
+// The sequences of a flat token list: cu_seqlens[s] .. cu_seqlens[s+1] are the tokens of s.
+struct Sequences {
+  Tensor cu_seqlens;  // i32 [count + 1]
+  int count = 0;
+  int max_length = 0;
+  int64_t tokens = 0;
+};
+
+// Rows of `table` for `ids` [N], times scale, plus rows of `position_table` for `positions` [N].
+// Result [N, hidden] in the residual dtype.
+struct EmbeddingInputs {
+  Tensor ids;
+  Tensor positions;  // with position_table
+  Parameter* table = nullptr;
+  Parameter* position_table = nullptr;
+  float scale = 1.0f;
+};
+Variable embedding(Graph& graph, const EmbeddingInputs& inputs);
+
+// How a weight lies in memory: HF Linear is [out, in], GPT-2's Conv1D is [in, out].
+enum class WeightLayout : uint8_t { out_in, in_out };
+
+// y = x Wᵀ + b: [N, in] -> [N, out] in the compute dtype.
+Variable linear(Graph& graph, const Variable& x, Parameter& weight, Parameter* bias,
+                WeightLayout layout = WeightLayout::out_in);
+
+// residual' = residual + delta; y = norm(residual'). Without a delta residual' is residual.
+struct Normed {
+  Variable residual;  // [N, hidden] residual dtype
+  Variable y;         // [N, hidden] compute dtype
+};
+struct NormParameters {
+  kernels::NormKind kind = kernels::NormKind::rms_llama;
+  Parameter* weight = nullptr;
+  Parameter* bias = nullptr;
+  float eps = 1e-5f;
+};
+Normed add_norm(Graph& graph, const Variable& residual, const Variable& delta,
+                const NormParameters& norm);
+
+// residual + delta, in the residual dtype.
+Variable add(Graph& graph, const Variable& residual, const Variable& delta);
+
+// cos and sin of every position's angles, fp32 [positions, head_dim / 2].
+struct RopeTable {
+  Tensor cos, sin;
+};
+// Rotates the first `num_heads` heads of each token of x [N, width] in place; x must not be read
+// elsewhere. With a fused qkv buffer num_heads = H + K covers q and k.
+Variable rope(Graph& graph, const Variable& x, const Tensor& positions, const RopeTable& table,
+              int num_heads, int head_dim);
+
+struct AttentionConfig {
+  int num_heads = 0, num_kv_heads = 0, head_dim = 0;
+  float scale = 1.0f;
+  bool causal = true;
+  int window = 0;
+  float dropout = 0.0f;
+};
+// Self-attention of a fused buffer qkv [N, (H + 2K)·D]: q heads, then k heads, then v heads.
+// Result [N, H·D].
+Variable self_attention(Graph& graph, const Variable& qkv, const AttentionConfig& config,
+                        const Sequences& sequences);
+
+// [N, F] -> [N, F], or gated [N, 2F] -> [N, F]. x is consumed: its backward writes the gradient
+// over x, so nothing else may read x in a backward.
+Variable activation(Graph& graph, const Variable& x, kernels::Activation kind, bool gated);
+
+// Dropout while training; x itself otherwise.
+Variable dropout(Graph& graph, const Variable& x, float p);
+
+// Rows `rows` [M] (distinct) of x [N, width]: result [M, width].
+Variable gather_rows(Graph& graph, const Variable& x, const Tensor& rows);
+
+// The loss, root of the graph: head and cross-entropy in one, logits never whole. Sends
+// grad_scale · d(Σ losses) backward at once when the graph records.
+struct CrossEntropyResult {
+  Tensor losses;  // fp32 [N], 0 where the target is -100
+  Tensor argmax;  // i32 [N] when asked for
+};
+struct CrossEntropyOptions {
+  float logit_scale = 1.0f;
+  float grad_scale = 1.0f;
+  bool argmax = false;
+};
+CrossEntropyResult linear_cross_entropy(Graph& graph, const Variable& hidden, Parameter& head,
+                                        const Tensor& targets, const CrossEntropyOptions& options);
+
+// Cross-entropy of few classes: logits [M, classes] in the compute dtype.
+CrossEntropyResult cross_entropy(Graph& graph, const Variable& logits, const Tensor& targets,
+                                 const CrossEntropyOptions& options);
+
+// Logits [M, vocab] in fp32, without history: x [M, hidden] times the head.
+Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head,
+              float logit_scale = 1.0f);
+
+}  // namespace engine
