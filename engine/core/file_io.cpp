@@ -289,6 +289,20 @@ void FileWriter::flush() {
   write_fully(buffer_.get(), size);
 }
 
+void FileWriter::overwrite(uint64_t offset, std::string_view text) {
+  if (offset + text.size() > position_)
+    throw std::logic_error("FileWriter: overwrite past the end");
+  flush();
+  while (!text.empty()) {
+    const ssize_t count =
+        ::pwrite(descriptor_, text.data(), text.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw write_error(path_, errno, std::max(bytes_expected_, position_));
+    text.remove_prefix(static_cast<size_t>(count));
+    offset += static_cast<uint64_t>(count);
+  }
+}
+
 void FileWriter::sync() {
   flush();
   if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != EROFS) {

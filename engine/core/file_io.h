@@ -73,6 +73,8 @@ class FileWriter {
 
   void write(const void* data, size_t size);
   void write(std::string_view text) { write(text.data(), text.size()); }
+  // Replaces bytes that were written before; the position stays where it is.
+  void overwrite(uint64_t offset, std::string_view text);
   uint64_t position() const { return position_; }  // bytes written so far, buffered ones included
 
   void flush();  // hands the buffer to the system
