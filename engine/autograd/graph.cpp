@@ -45,13 +45,13 @@ void Graph::accumulate(GradSlot& slot, Tensor gradient) {
 }
 
 void Graph::discard(const Variable& variable) const {
-  if (!recording() || options_.recompute != Recompute::norms) return;
+  if (!recording() || options_.recompute != RecomputePolicy::norms) return;
   if (variable.value->rematerialize) variable.value->tensor = Tensor();
 }
 
 Variable Graph::checkpoint(const Variable& input,
                            const std::function<Variable(const Variable&)>& segment) {
-  if (!recording() || options_.recompute != Recompute::block) return segment(input);
+  if (!recording() || options_.recompute != RecomputePolicy::block) return segment(input);
   const uint64_t sites_before = dropout_sites_;
   ++paused_;
   const Variable inner = segment(input);

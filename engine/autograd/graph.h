@@ -27,7 +27,7 @@
 
 namespace engine {
 
-enum class Recompute : uint8_t { none, norms, block };
+enum class RecomputePolicy : uint8_t { none, norms, block };
 
 struct ValueSlot {
   Tensor tensor;
@@ -63,9 +63,9 @@ class Graph {
   struct Options {
     bool record = true;    // forward only when false
     bool training = true;  // dropout is active
-    Recompute recompute = Recompute::none;
+    RecomputePolicy recompute = RecomputePolicy::none;
     uint64_t dropout_seed = 0;  // of this micro-batch; each site derives its own
-    Precision precision;
+    PrecisionPolicy precision;
     Probe probe;
   };
 
@@ -75,7 +75,7 @@ class Graph {
   const kernels::Operations& ops() const { return runtime_.ops(); }
   kernels::Stream stream() const { return runtime_.stream(); }
   const Options& options() const { return options_; }
-  const Precision& precision() const { return options_.precision; }
+  const PrecisionPolicy& precision() const { return options_.precision; }
   bool recording() const { return options_.record && paused_ == 0; }
 
   // A value without history.
@@ -91,10 +91,11 @@ class Graph {
   // Adds a gradient to a slot; takes the tensor over when it is the first.
   void accumulate(GradSlot& slot, Tensor gradient);
 
-  // Frees a value under Recompute::norms, if it can be made again. Call after the last forward use.
+  // Frees a value under RecomputePolicy::norms, if it can be made again. Call after the last
+  // forward use.
   void discard(const Variable& variable) const;
 
-  // Runs `segment` on `input`; under Recompute::block only its input is kept.
+  // Runs `segment` on `input`; under RecomputePolicy::block only its input is kept.
   Variable checkpoint(const Variable& input,
                       const std::function<Variable(const Variable&)>& segment);
 

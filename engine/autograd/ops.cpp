@@ -138,7 +138,7 @@ Variable linear(Graph& graph, const Variable& x, Parameter& weight, Parameter* b
 Normed add_norm(Graph& graph, const Variable& residual, const Variable& delta,
                 const NormParameters& norm) {
   const int64_t tokens = residual.tensor().rows(), hidden = residual.tensor().columns();
-  const Precision precision = graph.precision();
+  const PrecisionPolicy precision = graph.precision();
   Runtime& runtime = graph.runtime();
   const bool recording = graph.recording();
   const bool layer_norm = norm.kind == kernels::NormKind::layer_norm;

@@ -54,7 +54,7 @@ int64_t ParameterSet::count() const {
   return total;
 }
 
-void ParameterSet::allocate(Runtime& runtime, const Precision& precision, Purpose purpose) {
+void ParameterSet::allocate(Runtime& runtime, const PrecisionPolicy& precision, Purpose purpose) {
   const bool training = purpose == Purpose::training;
   for (auto& p : parameters_) {
     p->value = runtime.persistent(p->shape, precision.compute, MemoryCategory::weights);

@@ -11,13 +11,13 @@
 namespace engine {
 
 // What each kind of value is stored as (design idea 8).
-struct Precision {
+struct PrecisionPolicy {
   DType compute = DType::f32;   // weights used by matmuls, and activations
   DType residual = DType::f32;  // the residual stream
   // Master weights, moments and gradient accumulation are fp32.
-  static Precision fp32() { return {}; }
-  static Precision bf16() { return {DType::bf16, DType::bf16}; }
-  static Precision bf16_residual_fp32() { return {DType::bf16, DType::f32}; }
+  static PrecisionPolicy fp32() { return {}; }
+  static PrecisionPolicy bf16() { return {DType::bf16, DType::bf16}; }
+  static PrecisionPolicy bf16_residual_fp32() { return {DType::bf16, DType::f32}; }
 };
 
 // How a parameter is filled when training from scratch.
@@ -71,7 +71,7 @@ class ParameterSet {
 
   enum class Purpose : uint8_t { inference, training };
   // Takes memory for values (and, for training, master, gradients and moments, zeroed).
-  void allocate(Runtime& runtime, const Precision& precision, Purpose purpose);
+  void allocate(Runtime& runtime, const PrecisionPolicy& precision, Purpose purpose);
 
   // Fills every part by its initializer. The numbers depend on seed and part name alone.
   void initialize(Runtime& runtime, uint64_t seed);

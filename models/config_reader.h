@@ -1,0 +1,41 @@
+// Reads a config.json with HF's rules: a key may be absent or null (the family's default applies),
+// must have the right type, and errors name key, expected and found.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace engine {
+
+class ConfigReader {
+ public:
+  // `where` names the source in errors, e.g. "models/x/config.json".
+  ConfigReader(const nlohmann::json& object, std::string where);
+
+  int64_t integer(const char* key, std::optional<int64_t> fallback, int64_t minimum = 1) const;
+  float number(const char* key, std::optional<float> fallback) const;
+  bool boolean(const char* key, bool fallback) const;
+  std::string string(const char* key, const std::string& fallback) const;
+  // A number or a list of numbers; empty when absent or null.
+  std::vector<int32_t> ids(const char* key) const;
+  // The object under `key`, or null when absent.
+  const nlohmann::json* object(const char* key) const;
+  bool has(const char* key) const;  // present and not null
+
+  // Error CONFIG-UNSUPPORTED: this engine does not implement what the key asks for.
+  [[noreturn]] void unsupported(const std::string& key, const std::string& found,
+                                const std::string& supported) const;
+  [[noreturn]] void invalid(const std::string& key, const std::string& expected,
+                            const std::string& found) const;
+  const std::string& where() const { return where_; }
+
+ private:
+  const nlohmann::json* find(const char* key) const;
+
+  const nlohmann::json& object_;
+  std::string where_;
+};
+
+}  // namespace engine

@@ -1,0 +1,180 @@
+#include "models/gpt2.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "models/blocks/attention.h"
+#include "models/config_reader.h"
+
+namespace engine {
+namespace {
+
+class Gpt2 final : public Model {
+ public:
+  Gpt2(const nlohmann::ordered_json& json, const std::string& where) : Model(json) {
+    const nlohmann::json plain = json;
+    const ConfigReader config(plain, where);
+    info_.family = "gpt2";
+    info_.architecture = "GPT2LMHeadModel";
+    info_.vocab_size = config.integer("vocab_size", 50257);
+    info_.hidden_size = config.integer("n_embd", 768);
+    info_.num_layers = static_cast<int>(config.integer("n_layer", 12));
+    info_.num_heads = info_.num_kv_heads = static_cast<int>(config.integer("n_head", 12));
+    info_.max_positions = config.integer("n_positions", 1024);
+    info_.learned_positions = true;
+    info_.intermediate_size = config.integer("n_inner", 4 * info_.hidden_size);
+    if (info_.hidden_size % info_.num_heads != 0) {
+      config.invalid("n_embd", "a multiple of n_head = " + std::to_string(info_.num_heads),
+                     std::to_string(info_.hidden_size));
+    }
+    info_.head_dim = static_cast<int>(info_.hidden_size / info_.num_heads);
+    info_.bos_ids = config.ids("bos_token_id");
+    info_.eos_ids = config.ids("eos_token_id");
+    info_.pad_ids = config.ids("pad_token_id");
+    info_.tied_head = config.boolean("tie_word_embeddings", true);
+    eps_ = config.number("layer_norm_epsilon", 1e-5f);
+    embedding_dropout_ = config.number("embd_pdrop", 0.1f);
+    residual_dropout_ = config.number("resid_pdrop", 0.1f);
+    attention_dropout_ = config.number("attn_pdrop", 0.1f);
+    scale_weights_ = config.boolean("scale_attn_weights", true);
+    scale_by_layer_ = config.boolean("scale_attn_by_inverse_layer_idx", false);
+    const float std = config.number("initializer_range", 0.02f);
+    const std::string act = config.string("activation_function", "gelu_new");
+    if (act == "gelu_new" || act == "gelu_pytorch_tanh") {
+      activation_ = kernels::Activation::gelu_tanh;
+    } else if (act == "gelu") {
+      activation_ = kernels::Activation::gelu_erf;
+    } else if (act == "relu") {
+      activation_ = kernels::Activation::relu;
+    } else {
+      config.unsupported("activation_function", act, "gelu_new, gelu_pytorch_tanh, gelu or relu");
+    }
+
+    const int64_t c = info_.hidden_size, f = info_.intermediate_size;
+    const auto normal = Initializer::normal(std);
+    // Branches that write the residual stream start smaller, so that its variance does not grow
+    // with depth (GPT-2 paper, section 2.3).
+    const auto projection = Initializer::normal(std / std::sqrt(2.0f * info_.num_layers));
+    const std::string prefix = "transformer.";
+    const auto layer_norm = [&](const std::string& name) {
+      NormParameters norm{.kind = kernels::NormKind::layer_norm, .eps = eps_};
+      norm.weight = &parameters_.add(prefix + name + ".weight", {c}, Initializer::ones());
+      norm.bias = &parameters_.add(prefix + name + ".bias", {c}, Initializer::zeros());
+      norm.weight->is_layer_norm = norm.bias->is_layer_norm = true;
+      return norm;
+    };
+    const auto conv1d = [&](const std::string& name, int64_t in, int64_t out, Initializer init) {
+      return Conv1D{&parameters_.add(prefix + name + ".weight", {in, out}, init),
+                    &parameters_.add(prefix + name + ".bias", {out}, Initializer::zeros())};
+    };
+    token_table_ = &parameters_.add(prefix + "wte.weight", {info_.vocab_size, c}, normal);
+    position_table_ = &parameters_.add(prefix + "wpe.weight", {info_.max_positions, c}, normal);
+    for (int i = 0; i < info_.num_layers; ++i) {
+      const std::string h = "h." + std::to_string(i) + ".";
+      Layer layer;
+      layer.norm1 = layer_norm(h + "ln_1");
+      layer.qkv = conv1d(h + "attn.c_attn", c, 3 * c, normal);
+      layer.attention_out = conv1d(h + "attn.c_proj", c, c, projection);
+      layer.norm2 = layer_norm(h + "ln_2");
+      layer.up = conv1d(h + "mlp.c_fc", c, f, normal);
+      layer.down = conv1d(h + "mlp.c_proj", f, c, projection);
+      layers_.push_back(layer);
+    }
+    final_norm_ = layer_norm("ln_f");
+    head_ = info_.tied_head ? token_table_
+                            : &parameters_.add("lm_head.weight", {info_.vocab_size, c}, normal);
+  }
+
+  int64_t matmul_parameters() const override {
+    const int64_t c = info_.hidden_size, f = info_.intermediate_size;
+    return info_.num_layers * (4 * c * c + 2 * c * f) + info_.vocab_size * c;
+  }
+
+  void prepare(Runtime&, int64_t) override {}
+
+  Variable hidden_states(Graph& graph, const ModelBatch& batch) override {
+    // x: the residual stream; branch: the output of the last sublayer, not added yet (the next
+    // norm adds it, in one pass over memory).
+    Variable x = embedding(graph, {.ids = batch.input_ids,
+                                   .positions = batch.positions,
+                                   .table = token_table_,
+                                   .position_table = position_table_});
+    x = dropout(graph, x, embedding_dropout_);
+    graph.probe("hidden.0", x);
+    for (int i = 0; i < info_.num_layers; ++i) {
+      x = graph.checkpoint(x, [this, &graph, batch, i](const Variable& input) {
+        return layer_forward(graph, batch, i, input);
+      });
+      // HF's hidden_states: the last entry is after the final norm.
+      if (i + 1 < info_.num_layers) graph.probe("hidden." + std::to_string(i + 1), x);
+    }
+    const Normed out = add_norm(graph, x, {}, final_norm_);
+    graph.probe("hidden." + std::to_string(info_.num_layers), out.y);
+    return out.y;
+  }
+
+  std::vector<std::string> spellings(const std::string& name) const override {
+    // Files of the original release have no prefix.
+    if (name.starts_with("transformer.")) return {name, name.substr(12)};
+    return {name};
+  }
+
+  bool ignorable(const std::string& name) const override {
+    return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") ||
+           (info_.tied_head && name == "lm_head.weight");
+  }
+
+ private:
+  struct Conv1D {
+    Parameter* weight = nullptr;
+    Parameter* bias = nullptr;
+  };
+  struct Layer {
+    NormParameters norm1, norm2;
+    Conv1D qkv, attention_out, up, down;
+  };
+
+  static Variable apply(Graph& graph, const Variable& x, const Conv1D& conv) {
+    return linear(graph, x, *conv.weight, conv.bias, WeightLayout::in_out);
+  }
+
+  Variable layer_forward(Graph& graph, const ModelBatch& batch, int i, const Variable& x) {
+    const Layer& layer = layers_[i];
+    float scale = scale_weights_ ? 1.0f / std::sqrt(static_cast<float>(info_.head_dim)) : 1.0f;
+    if (scale_by_layer_) scale /= static_cast<float>(i + 1);
+    const AttentionConfig attention{.num_heads = info_.num_heads,
+                                    .num_kv_heads = info_.num_kv_heads,
+                                    .head_dim = info_.head_dim,
+                                    .scale = scale,
+                                    .dropout = attention_dropout_};
+    const Normed a = add_norm(graph, x, {}, layer.norm1);
+    const Variable qkv = apply(graph, a.y, layer.qkv);
+    graph.discard(a.y);
+    Variable branch = cached_or_self_attention(graph, qkv, attention, batch, i);
+    branch = dropout(graph, apply(graph, branch, layer.attention_out), residual_dropout_);
+
+    const Normed m = add_norm(graph, a.residual, branch, layer.norm2);
+    const Variable up = apply(graph, m.y, layer.up);
+    graph.discard(m.y);
+    const Variable hidden = activation(graph, up, activation_, /*gated=*/false);
+    branch = apply(graph, hidden, layer.down);
+    graph.discard(hidden);
+    return add(graph, m.residual, dropout(graph, branch, residual_dropout_));
+  }
+
+  float eps_, embedding_dropout_, residual_dropout_, attention_dropout_;
+  bool scale_weights_, scale_by_layer_;
+  kernels::Activation activation_;
+  Parameter* token_table_;
+  Parameter* position_table_;
+  std::vector<Layer> layers_;
+  NormParameters final_norm_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> make_gpt2(const nlohmann::ordered_json& config, const std::string& where) {
+  return std::make_unique<Gpt2>(config, where);
+}
+
+}  // namespace engine

@@ -1,0 +1,101 @@
+// A model as the rest of the engine sees it: a shape, named parameters, and a forward pass written
+// with the operations of engine/autograd. Families live in one file each; models/registry.h finds
+// the right one for a config.json.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/autograd/ops.h"
+
+namespace engine {
+
+enum class Task : uint8_t { causal_lm, sequence_classification };
+
+// What every part of the engine may want to know of any model. Families keep their own details.
+struct ModelInfo {
+  std::string family;        // "llama", "gpt2"
+  std::string architecture;  // "LlamaForCausalLM"
+  Task task = Task::causal_lm;
+  int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0;
+  int num_layers = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;
+  int64_t max_positions = 0;
+  bool learned_positions =
+      false;  // positions beyond max_positions are impossible, not just untrained
+  bool tied_head = false;
+  int num_labels = 0;
+  std::vector<int32_t> bos_ids, eos_ids, pad_ids;
+};
+
+// Keys and values of the tokens already seen, for generation. Sequence b owns the rows
+// [b · capacity, (b + 1) · capacity) of each layer; keys are stored after RoPE.
+struct KvCache {
+  struct Layer {
+    Tensor k, v;  // [sequences · capacity, num_kv_heads · head_dim]
+  };
+  int64_t sequences = 0, capacity = 0;
+  std::vector<Layer> layers;
+  Tensor cu_seqlens;  // i32 [sequences + 1]: b · capacity
+};
+
+// Where the tokens of one forward pass go in a cache.
+struct CacheStep {
+  KvCache* cache = nullptr;
+  Tensor rows;  // i32 [N]: cache row of each token
+  Tensor used;  // i32 [sequences]: keys of each sequence, these tokens included
+  int max_used = 0;
+};
+
+// A flat batch on the device: N tokens, no padding.
+struct ModelBatch {
+  Tensor input_ids;  // i32 [N]
+  Tensor positions;  // i32 [N], restarting at every sequence
+  Tensor targets;    // i32 [N], the id to predict at each token, or -100
+  Sequences sequences;
+  Tensor pooled_rows;   // i32 [S], classification: token row that is classified
+  Tensor class_labels;  // i32 [S]
+  CacheStep cache;      // generation only
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  const ModelInfo& info() const { return info_; }
+  ParameterSet& parameters() { return parameters_; }
+  const ParameterSet& parameters() const { return parameters_; }
+  // lm_head or score; the embedding table itself when tied.
+  Parameter& head() { return *head_; }
+  // Parameters that take part in matmuls of one token (models.md 9).
+  virtual int64_t matmul_parameters() const = 0;
+
+  // Tables that depend on the longest position in use (RoPE). Call once, before any forward.
+  virtual void prepare(Runtime& runtime, int64_t max_positions) = 0;
+  // Hidden states after the final norm: [N, hidden] in the compute dtype. Probes are HF's
+  // hidden_states: "hidden.0" the embedding, "hidden.<i>" the residual stream after layer i - 1,
+  // "hidden.<num_layers>" after the final norm.
+  virtual Variable hidden_states(Graph& graph, const ModelBatch& batch) = 0;
+
+  // Other spellings of a tensor's name that checkpoints use.
+  virtual std::vector<std::string> spellings(const std::string& name) const { return {name}; }
+  // Is this tensor of a checkpoint known to be of no use?
+  virtual bool ignorable(const std::string& name) const = 0;
+  // The config.json that describes the model, for saving.
+  const nlohmann::ordered_json& config_json() const { return *config_json_; }
+
+ protected:
+  explicit Model(const nlohmann::ordered_json& config);
+
+  ModelInfo info_;
+  ParameterSet parameters_;
+  Parameter* head_ = nullptr;
+  std::shared_ptr<const nlohmann::ordered_json> config_json_;
+};
+
+// Bytes of a cache, and the cache itself.
+KvCache make_kv_cache(Runtime& runtime, const ModelInfo& info, const PrecisionPolicy& precision,
+                      int64_t sequences, int64_t capacity);
+
+}  // namespace engine
