@@ -1,0 +1,61 @@
+#include "engine/optim/adamw.h"
+
+#include "engine/optim/decay_groups.h"
+
+namespace engine {
+
+AdamW::AdamW(Runtime& runtime, ParameterSet& parameters, const OptimizerConfig& config)
+    : runtime_(runtime), config_(config) {
+  int64_t total = 0;
+  for (const auto& p : parameters) {
+    if (!p->trainable) continue;
+    const bool decayed = is_weight_decayed(p->name(), p->is_layer_norm, config.weight_decay_mode);
+    (decayed ? decayed_ : exempt_) += p->count();
+    total += p->count();
+    segments_.push_back(
+        {.master = p->master.as<float>(),
+         .value_bf16 = p->value.dtype() == DType::bf16 ? p->value.as<kernels::BFloat16>() : nullptr,
+         .grad = p->grad.as<float>(),
+         .m = p->m.as<float>(),
+         .v = p->v.as<float>(),
+         .count = p->count(),
+         .weight_decay = decayed ? static_cast<float>(config.weight_decay) : 0.0f});
+  }
+  norm_ = runtime.persistent({2}, DType::f32, MemoryCategory::optimizer);
+  const size_t bytes =
+      runtime.ops().global_norm_workspace(total, static_cast<int>(segments_.size()));
+  workspace_ =
+      runtime.persistent({static_cast<int64_t>(bytes)}, DType::u8, MemoryCategory::workspace);
+}
+
+AdamW::Norm AdamW::measure(float max_norm) {
+  runtime_.ops().global_norm(runtime_.stream(), {.segments = segments_.data(),
+                                                 .num_segments = static_cast<int>(segments_.size()),
+                                                 .max_norm = max_norm,
+                                                 .out = norm_.as<float>(),
+                                                 .workspace = workspace_.data()});
+  const std::vector<float> values = runtime_.download(norm_);
+  return {values[0], values[1]};
+}
+
+void AdamW::step(float lr) {
+  ++steps_;
+  runtime_.ops().adamw(runtime_.stream(), {.segments = segments_.data(),
+                                           .num_segments = static_cast<int>(segments_.size()),
+                                           .lr = lr,
+                                           .beta1 = static_cast<float>(config_.beta1),
+                                           .beta2 = static_cast<float>(config_.beta2),
+                                           .eps = static_cast<float>(config_.eps),
+                                           .step = steps_,
+                                           .grad_scale = norm_.as<float>() + 1,
+                                           .zero_grad = true});
+}
+
+void AdamW::discard_gradients() {
+  for (const kernels::TensorSegment& s : segments_) {
+    runtime_.ops().set_zero(runtime_.stream(), s.grad,
+                            static_cast<size_t>(s.count) * sizeof(float));
+  }
+}
+
+}  // namespace engine
