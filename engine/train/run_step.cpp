@@ -1,0 +1,78 @@
+#include "engine/train/run_step.h"
+
+#include <algorithm>
+
+namespace engine {
+
+ModelBatch upload_batch(Runtime& runtime, const Batch& batch) {
+  ModelBatch out;
+  out.input_ids = runtime.upload_vector(batch.input_ids, DType::i32);
+  out.positions = runtime.upload_vector(batch.positions, DType::i32);
+  out.targets = runtime.upload_vector(batch.targets, DType::i32);
+  out.sequences.cu_seqlens = runtime.upload_vector(batch.cu_seqlens, DType::i32);
+  out.sequences.count = static_cast<int>(batch.num_sequences());
+  out.sequences.max_length = batch.max_seqlen;
+  out.sequences.tokens = batch.num_tokens();
+  return out;
+}
+
+namespace {
+
+// HF reads the class at the rightmost position whose id is not the pad id (models.md 1.6), or at
+// the last one when there is no pad id.
+std::vector<int32_t> pooled_rows(const Model& model, const Batch& batch) {
+  const std::vector<int32_t>& pads = model.info().pad_ids;
+  std::vector<int32_t> rows;
+  for (int64_t s = 0; s < batch.num_sequences(); ++s) {
+    const int32_t begin = batch.cu_seqlens[s], end = batch.cu_seqlens[s + 1];
+    int32_t row = end - 1;
+    if (!pads.empty()) {
+      while (row > begin && batch.input_ids[row] == pads[0]) --row;
+      if (batch.input_ids[row] == pads[0]) row = begin;
+    }
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+}  // namespace
+
+BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
+                    const ForwardOptions& options) {
+  Graph graph(runtime, options.graph);
+  const ModelBatch inputs = upload_batch(runtime, batch);
+  const CrossEntropyOptions loss_options{.grad_scale = options.grad_scale,
+                                         .argmax = options.argmax};
+  BatchLoss out;
+  {
+    const Variable hidden = model.hidden_states(graph, inputs);
+    CrossEntropyResult result;
+    if (model.info().task == Task::causal_lm) {
+      result = linear_cross_entropy(graph, hidden, model.head(), inputs.targets, loss_options);
+    } else {
+      const Tensor rows = runtime.upload_vector(pooled_rows(model, batch), DType::i32);
+      const Tensor labels = runtime.upload_vector(batch.label_ids, DType::i32);
+      const Variable logits =
+          linear(graph, gather_rows(graph, hidden, rows), model.head(), nullptr);
+      result = cross_entropy(graph, logits, labels, loss_options);
+    }
+    out = {result.losses, result.argmax};
+  }
+  if (options.graph.record) graph.backward();
+  return out;
+}
+
+double sum_losses(Runtime& runtime, const BatchLoss& loss) {
+  const std::vector<float> values = runtime.download(loss.losses);
+  double sum = 0;
+  for (float value : values) sum += value;
+  return sum;
+}
+
+int64_t trained_labels(const Model& model, const Batch& batch) {
+  if (model.info().task == Task::causal_lm) return batch.num_targets;
+  return std::count_if(batch.label_ids.begin(), batch.label_ids.end(),
+                       [](int32_t label) { return label >= 0; });
+}
+
+}  // namespace engine

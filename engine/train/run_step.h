@@ -1,0 +1,39 @@
+// One optimizer step: forward and backward of its micro-batches, norm, clip, update.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "engine/data/batch.h"
+#include "engine/optim/adamw.h"
+#include "models/model.h"
+
+namespace engine {
+
+// A host batch on the device.
+ModelBatch upload_batch(Runtime& runtime, const Batch& batch);
+
+// Losses of one batch, per token (0 where the target is -100) or, for classification, per sequence.
+struct BatchLoss {
+  Tensor losses;  // fp32 on the device
+  Tensor argmax;  // i32, when asked for
+};
+
+struct ForwardOptions {
+  Graph::Options graph;
+  float grad_scale = 1.0f;  // gradient of each token's loss
+  bool argmax = false;
+};
+
+// Forward of a batch to its losses; with graph.record also backward into the parameter gradients.
+BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
+                    const ForwardOptions& options);
+
+// Sum of a batch's losses in fp64, in token order.
+double sum_losses(Runtime& runtime, const BatchLoss& loss);
+
+// Number of labels a batch is trained on: targets that are not -100, or sequences.
+int64_t trained_labels(const Model& model, const Batch& batch);
+
+}  // namespace engine
