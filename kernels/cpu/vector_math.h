@@ -26,7 +26,7 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpsabi"  // no vector crosses a function that is not inlined
 
-#define ENGINE_INLINE [[gnu::always_inline]] inline
+#define ENGINE_INLINE __attribute__((always_inline)) inline
 
 namespace engine::kernels::cpu {
 
