@@ -256,7 +256,8 @@ ENGINE_INLINE F32x16 erf(F32x16 x) {
 
 ENGINE_INLINE F32x16 square_root(F32x16 x) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<F32x16>(_mm512_sqrt_ps(reinterpret_cast<__m512>(x)));
+  // maskz with all lanes: the plain intrinsic warns about its undefined operand in gcc 12
+  return reinterpret_cast<F32x16>(_mm512_maskz_sqrt_ps(0xFFFF, reinterpret_cast<__m512>(x)));
 #else
   F32x16 result;
   for (int i = 0; i < kLanes; ++i) result[i] = __builtin_sqrtf(x[i]);
