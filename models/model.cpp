@@ -9,7 +9,7 @@ Model::Model(const nlohmann::ordered_json& config)
 
 KvCache make_kv_cache(Runtime& runtime, const ModelInfo& info, const PrecisionPolicy& precision,
                       int64_t sequences, int64_t capacity) {
-  KvCache cache{.sequences = sequences, .capacity = capacity, .layers = {}, .cu_seqlens = {}};
+  KvCache cache{.sequences = sequences, .capacity = capacity, .layers = {}};
   const int64_t width = int64_t{info.num_kv_heads} * info.head_dim;
   for (int i = 0; i < info.num_layers; ++i) {
     const Shape shape{sequences * capacity, width};
@@ -17,10 +17,6 @@ KvCache make_kv_cache(Runtime& runtime, const ModelInfo& info, const PrecisionPo
         {runtime.persistent(shape, precision.compute, MemoryCategory::kv_cache),
          runtime.persistent(shape, precision.compute, MemoryCategory::kv_cache)});
   }
-  std::vector<int32_t> starts(static_cast<size_t>(sequences) + 1);
-  for (size_t b = 0; b < starts.size(); ++b) starts[b] = static_cast<int32_t>(b * capacity);
-  cache.cu_seqlens = runtime.persistent({sequences + 1}, DType::i32, MemoryCategory::kv_cache);
-  runtime.upload(cache.cu_seqlens, starts.data());
   return cache;
 }
 

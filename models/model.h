@@ -37,14 +37,15 @@ struct KvCache {
   };
   int64_t sequences = 0, capacity = 0;
   std::vector<Layer> layers;
-  Tensor cu_seqlens;  // i32 [sequences + 1]: b · capacity
 };
 
-// Where the tokens of one forward pass go in a cache.
+// Where the tokens of one forward pass go in a cache. The pass may hold some of the cache's
+// sequences only (the unfinished ones).
 struct CacheStep {
   KvCache* cache = nullptr;
-  Tensor rows;  // i32 [N]: cache row of each token
-  Tensor used;  // i32 [sequences]: keys of each sequence, these tokens included
+  Tensor rows;    // i32 [N]: cache row of each token
+  Tensor starts;  // i32 [S + 1]: first cache row of each sequence of the pass; the last is not read
+  Tensor used;    // i32 [S]: keys of each sequence, these tokens included
   int max_used = 0;
 };
 

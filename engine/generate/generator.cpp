@@ -1,0 +1,172 @@
+#include "engine/generate/generator.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/core/error.h"
+
+namespace engine {
+namespace {
+
+struct Sequence {
+  size_t request;
+  int64_t cache_index;
+  std::vector<int32_t> ids;  // prompt and what followed
+  size_t prompt_length;
+  int64_t in_cache = 0;  // tokens of ids whose keys the cache holds
+};
+
+// All tokens of `active` that the cache lacks, as one flat batch. Returns the logits of the last
+// token of each, [active, vocab].
+std::vector<float> forward(Runtime& runtime, Model& model, const PrecisionPolicy& precision,
+                           KvCache& cache, std::vector<Sequence*>& active) {
+  std::vector<int32_t> ids, positions, rows, cu_seqlens = {0}, starts, used, last;
+  int max_length = 0, max_used = 0;
+  for (Sequence* s : active) {
+    const int64_t begin = s->in_cache, end = static_cast<int64_t>(s->ids.size());
+    for (int64_t t = begin; t < end; ++t) {
+      ids.push_back(s->ids[t]);
+      positions.push_back(static_cast<int32_t>(t));
+      rows.push_back(static_cast<int32_t>(s->cache_index * cache.capacity + t));
+    }
+    cu_seqlens.push_back(static_cast<int32_t>(ids.size()));
+    starts.push_back(static_cast<int32_t>(s->cache_index * cache.capacity));
+    used.push_back(static_cast<int32_t>(end));
+    last.push_back(static_cast<int32_t>(ids.size()) - 1);
+    max_length = std::max(max_length, static_cast<int>(end - begin));
+    max_used = std::max(max_used, static_cast<int>(end));
+    s->in_cache = end;
+  }
+  starts.push_back(0);
+
+  Graph graph(runtime, {.record = false, .training = false, .precision = precision});
+  ModelBatch batch;
+  batch.input_ids = runtime.upload_vector(ids, DType::i32);
+  batch.positions = runtime.upload_vector(positions, DType::i32);
+  batch.sequences = {.cu_seqlens = runtime.upload_vector(cu_seqlens, DType::i32),
+                     .count = static_cast<int>(active.size()),
+                     .max_length = max_length,
+                     .tokens = static_cast<int64_t>(ids.size())};
+  batch.cache = {.cache = &cache,
+                 .rows = runtime.upload_vector(rows, DType::i32),
+                 .starts = runtime.upload_vector(starts, DType::i32),
+                 .used = runtime.upload_vector(used, DType::i32),
+                 .max_used = max_used};
+  Variable hidden = model.hidden_states(graph, batch);
+  hidden = gather_rows(graph, hidden, runtime.upload_vector(last, DType::i32));
+  return runtime.download(logits(graph, hidden, model.head()));
+}
+
+void check_request(const ModelInfo& info, const GenerationRequest& request, size_t index) {
+  const auto bad = [&](const std::string& what) {
+    return Error(ExitCode::usage, "GEN-PROMPT", fmt::format("prompt {}: {}", index, what));
+  };
+  if (request.prompt.empty()) {
+    throw bad("has no tokens").fix("give some text, or a tokenizer that adds a BOS token");
+  }
+  if (static_cast<int64_t>(request.prompt.size()) > info.max_positions) {
+    throw bad("is longer than the model's positions")
+        .expected(fmt::format("at most {} tokens (config.json)", info.max_positions))
+        .found(fmt::format("{} tokens", request.prompt.size()))
+        .fix("shorten the prompt");
+  }
+  for (const int32_t id : request.prompt) {
+    if (id >= 0 && id < info.vocab_size) continue;
+    throw bad(fmt::format("token id {} is outside the model's vocabulary", id))
+        .expected(fmt::format("ids from 0 to {}", info.vocab_size - 1))
+        .why("the tokenizer belongs to another model")
+        .fix("use the tokenizer of this checkpoint");
+  }
+}
+
+}  // namespace
+
+const char* name_of(StopReason reason) {
+  switch (reason) {
+    case StopReason::eos:
+      return "eos";
+    case StopReason::length:
+      return "length";
+    case StopReason::context:
+      return "context";
+    case StopReason::callback:
+      return "stop";
+  }
+  return "?";
+}
+
+int64_t generation_positions(const ModelInfo& info, const std::vector<GenerationRequest>& requests,
+                             const GenerationOptions& options) {
+  int64_t longest = 0;
+  for (const GenerationRequest& r : requests) {
+    longest = std::max(longest, static_cast<int64_t>(r.prompt.size()));
+  }
+  return std::min(info.max_positions, longest + std::max<int64_t>(options.max_new_tokens, 0));
+}
+
+std::vector<GenerationResult> generate(Runtime& runtime, Model& model,
+                                       const PrecisionPolicy& precision,
+                                       const std::vector<GenerationRequest>& requests,
+                                       const GenerationOptions& options, const OnToken& on_token) {
+  const ModelInfo& info = model.info();
+  for (size_t i = 0; i < requests.size(); ++i) check_request(info, requests[i], i);
+  std::vector<GenerationResult> results(requests.size());
+  if (requests.empty() || options.max_new_tokens <= 0) return results;
+
+  const int64_t capacity = generation_positions(info, requests, options);
+  const int64_t batch_size =
+      std::min(static_cast<int64_t>(requests.size()), std::max<int64_t>(1, options.max_batch));
+  KvCache cache = make_kv_cache(runtime, info, precision, batch_size, capacity);
+  const int64_t vocab = model.head().shape[0];
+
+  for (size_t first = 0; first < requests.size(); first += static_cast<size_t>(batch_size)) {
+    std::vector<Sequence> sequences;
+    for (size_t i = first; i < std::min(requests.size(), first + static_cast<size_t>(batch_size));
+         ++i) {
+      sequences.push_back(
+          {i, static_cast<int64_t>(i - first), requests[i].prompt, requests[i].prompt.size()});
+    }
+    std::vector<Sequence*> active;
+    for (Sequence& s : sequences) active.push_back(&s);
+    while (!active.empty()) {
+      std::vector<float> values = forward(runtime, model, precision, cache, active);
+      std::vector<Sequence*> unfinished;
+      for (size_t i = 0; i < active.size(); ++i) {
+        Sequence& s = *active[i];
+        GenerationResult& result = results[s.request];
+        const std::span<float> row(values.data() + i * vocab, static_cast<size_t>(vocab));
+        const uint64_t step = s.ids.size() - s.prompt_length;
+        // An own counter range per (stream, step): the draw does not know the batch.
+        const float uniform = kernels::philox_uniform(
+            options.seed ^ (requests[s.request].stream * 0x9e3779b97f4a7c15ull), step * 4);
+        if (std::all_of(row.begin(), row.end(), [](float z) { return !std::isfinite(z); })) {
+          throw Error(ExitCode::numerical, "NUM-LOGITS", "the model's logits are not finite")
+              .where(fmt::format("prompt {}, new token {}", s.request, step))
+              .why("the weights hold NaN or Inf, or overflow in this precision");
+        }
+        const int32_t id = choose_token(row, s.ids, options.sampling, uniform);
+        s.ids.push_back(id);
+        result.tokens.push_back(id);
+        const bool wanted = !on_token || on_token(s.request, id);
+        if (std::find(options.eos_ids.begin(), options.eos_ids.end(), id) !=
+            options.eos_ids.end()) {
+          result.stop = StopReason::eos;
+        } else if (!wanted) {
+          result.stop = StopReason::callback;
+        } else if (static_cast<int64_t>(result.tokens.size()) >= options.max_new_tokens) {
+          result.stop = StopReason::length;
+        } else if (static_cast<int64_t>(s.ids.size()) >= info.max_positions) {
+          result.stop = StopReason::context;
+        } else {
+          unfinished.push_back(&s);
+        }
+      }
+      active = std::move(unfinished);
+    }
+  }
+  return results;
+}
+
+}  // namespace engine
