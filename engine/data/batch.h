@@ -1,5 +1,4 @@
-// A micro-batch on the host: a flat list of tokens without padding. The trainer and this room meet
-// here (written by the trainer's side; extend it, keep the names).
+// A micro-batch on the host, where the data room and the trainer meet.
 #pragma once
 
 #include <cstdint>
@@ -7,20 +6,29 @@
 
 namespace engine {
 
+// Position in the order of the data: micro-batch `index` of epoch `epoch`, both from 0.
+struct DataPosition {
+  uint64_t epoch = 0;
+  uint64_t index = 0;
+  bool operator==(const DataPosition&) const = default;
+};
+
+// A micro-batch without padding, in host memory. Sequence s is tokens cu_seqlens[s] ..
+// cu_seqlens[s + 1] - 1; sequences do not see each other.
 struct Batch {
   std::vector<int32_t> input_ids;   // [N]
-  std::vector<int32_t> positions;   // [N], restart at 0 in every sequence
-  std::vector<int32_t> targets;     // [N]: the token to predict at each position, or -100
+  std::vector<int32_t> positions;   // [N]; from 0 in every sequence
+  std::vector<int32_t> targets;     // [N]; the next token, or -100
   std::vector<int32_t> cu_seqlens;  // [S + 1]
+  std::vector<uint32_t> rows;       // [S]; row in TokenisedRows, for messages
+  std::vector<int32_t> labels;      // [S]; index into label_names, -1 = none
   int32_t max_seqlen = 0;
   int64_t num_targets = 0;  // targets that are not -100
-
-  // Per sequence:
-  std::vector<int64_t> rows;       // row of the dataset it comes from
-  std::vector<int32_t> label_ids;  // its label (class, or group for per-label losses), -1 = none
+  DataPosition position;
+  bool last_in_epoch = false;
 
   int64_t num_tokens() const { return static_cast<int64_t>(input_ids.size()); }
-  int64_t num_sequences() const { return static_cast<int64_t>(cu_seqlens.size()) - 1; }
+  int64_t num_sequences() const { return static_cast<int64_t>(rows.size()); }
 };
 
 }  // namespace engine

@@ -36,8 +36,8 @@ Batch example_batch(const BatchShape& shape) {
     }
     left -= length;
     batch.cu_seqlens.push_back(static_cast<int32_t>(batch.input_ids.size()));
-    batch.label_ids.push_back(0);
-    batch.rows.push_back(s);
+    batch.labels.push_back(0);
+    batch.rows.push_back(static_cast<uint32_t>(s));
     batch.max_seqlen = std::max(batch.max_seqlen, static_cast<int32_t>(length));
   }
   batch.num_targets = batch.num_tokens();

@@ -51,7 +51,7 @@ BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
       result = linear_cross_entropy(graph, hidden, model.head(), inputs.targets, loss_options);
     } else {
       const Tensor rows = runtime.upload_vector(pooled_rows(model, batch), DType::i32);
-      const Tensor labels = runtime.upload_vector(batch.label_ids, DType::i32);
+      const Tensor labels = runtime.upload_vector(batch.labels, DType::i32);
       const Variable logits =
           linear(graph, gather_rows(graph, hidden, rows), model.head(), nullptr);
       result = cross_entropy(graph, logits, labels, loss_options);
@@ -71,7 +71,7 @@ double sum_losses(Runtime& runtime, const BatchLoss& loss) {
 
 int64_t trained_labels(const Model& model, const Batch& batch) {
   if (model.info().task == Task::causal_lm) return batch.num_targets;
-  return std::count_if(batch.label_ids.begin(), batch.label_ids.end(),
+  return std::count_if(batch.labels.begin(), batch.labels.end(),
                        [](int32_t label) { return label >= 0; });
 }
 
