@@ -141,8 +141,7 @@ struct RunConfig {  // section `train`
   int64_t keep_checkpoints = 2;  // newest ones kept, besides best/ and last/; 0 = all
   EarlyStoppingConfig early_stopping;
   std::string best_metric = "loss";  // of the evaluation: "loss", "accuracy", ...
-  // After loading never automatic: minimize when best_metric ends with "loss" or is "perplexity".
-  MetricDirection best_direction = MetricDirection::automatic;
+  MetricDirection best_direction = MetricDirection::automatic;  // see lower_is_better()
   // off: start anew; on: continue from output_dir, an error without a checkpoint there;
   // automatic: continue if there is one.
   Toggle resume = Toggle::off;
@@ -155,6 +154,15 @@ struct RunConfig {  // section `train`
   LossReduction loss_reduction = LossReduction::token;
   SampleConfig sample;
   uint64_t memory_limit = 0;  // bytes; 0 = what is available
+
+  // Whether a smaller best_metric is better: as told, else for "perplexity" and what ends in
+  // "loss".
+  bool lower_is_better() const {
+    if (best_direction != MetricDirection::automatic) {
+      return best_direction == MetricDirection::minimize;
+    }
+    return best_metric.ends_with("loss") || best_metric.ends_with("perplexity");
+  }
 };
 
 struct OptimizerConfig {  // AdamW
