@@ -1,0 +1,480 @@
+#include "engine/data/row_parser.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "engine/data/data_error.h"
+#include "engine/data/utf8.h"
+
+namespace engine {
+namespace {
+
+constexpr size_t kMaxDepth = 256;
+constexpr const char* kSupported =
+    "text | prompt + completion | input_ids [+ labels], or data.fields naming other fields";
+
+enum class Type : uint8_t { missing, null, boolean, number, string, array, object };
+
+const char* type_name(Type type) {
+  switch (type) {
+    case Type::missing:
+      return "missing";
+    case Type::null:
+      return "null";
+    case Type::boolean:
+      return "bool";
+    case Type::number:
+      return "number";
+    case Type::string:
+      return "str";
+    case Type::array:
+      return "list";
+    case Type::object:
+      return "object";
+  }
+  return "";
+}
+
+struct Key {
+  std::string name;
+  Type type = Type::missing;
+  size_t count = 0;  // elements of a list
+
+  std::string describe_type() const {
+    std::string text = type_name(type);
+    if (type == Type::array) text += "[" + std::to_string(count) + "]";
+    return text;
+  }
+};
+
+struct Value {
+  Type type = Type::missing;
+  std::string text;               // of a string, number or boolean
+  std::vector<int64_t> integers;  // of a list, as far as they are integers
+  bool all_integers = true;
+  bool integer = false;  // a number without fraction and exponent
+};
+
+// Reads one object, keeping the values of wanted top-level fields and the types of the others.
+class FieldReader {
+ public:
+  FieldReader(const std::vector<std::string>& wanted, std::vector<Key>& keys,
+              std::vector<Value>& values)
+      : wanted_(wanted), keys_(keys), values_(values) {}
+
+  bool null() { return scalar(Type::null, ""); }
+  bool boolean(bool value) { return scalar(Type::boolean, value ? "true" : "false"); }
+  bool number_integer(int64_t value) { return integer(value, std::to_string(value)); }
+  bool number_unsigned(uint64_t value) {
+    if (value <= static_cast<uint64_t>(INT64_MAX)) {
+      return integer(static_cast<int64_t>(value), std::to_string(value));
+    }
+    return scalar(Type::number, std::to_string(value));
+  }
+  bool number_float(double, const std::string& source) { return scalar(Type::number, source); }
+  bool string(std::string& value) { return scalar(Type::string, std::move(value)); }
+  bool binary(nlohmann::json::binary_t&) { return false; }  // does not occur in text
+
+  bool start_object(size_t) { return start(Type::object); }
+  bool start_array(size_t) { return start(Type::array); }
+  bool end_object() { return end(); }
+  bool end_array() { return end(); }
+
+  bool key(std::string& name) {
+    if (depth_ != 1) return true;
+    const auto at = std::find(wanted_.begin(), wanted_.end(), name);
+    current_ = at == wanted_.end() ? nullptr : &values_[static_cast<size_t>(at - wanted_.begin())];
+    keys_.push_back({std::move(name)});
+    return true;
+  }
+
+  bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) {
+    position_ = position;
+    message_ = error.what();
+    return false;
+  }
+
+  Type root = Type::missing;
+  bool too_deep() const { return depth_ > kMaxDepth; }
+  size_t position() const { return position_; }  // bytes read when parsing failed
+  const std::string& message() const { return message_; }
+
+ private:
+  bool scalar(Type type, std::string text) {
+    note(type);
+    if (depth_ == 0) root = type;
+    if (!current_) return true;
+    if (depth_ == 1) {
+      current_->type = type;
+      current_->text = std::move(text);
+    } else if (depth_ == 2) {
+      current_->all_integers = false;
+    }
+    return true;
+  }
+
+  bool integer(int64_t value, std::string text) {
+    if (current_ && depth_ == 2) {
+      note(Type::number);
+      current_->integers.push_back(value);
+      return true;
+    }
+    scalar(Type::number, std::move(text));
+    if (current_ && depth_ == 1) current_->integer = true;
+    return true;
+  }
+
+  bool start(Type type) {
+    note(type);
+    if (depth_ == 0) root = type;
+    if (current_ && depth_ == 1) current_->type = type;
+    if (current_ && depth_ == 2) current_->all_integers = false;
+    return ++depth_ <= kMaxDepth;
+  }
+
+  bool end() {
+    --depth_;
+    return true;
+  }
+
+  void note(Type type) {
+    if (keys_.empty()) return;
+    if (depth_ == 1) keys_.back().type = type;
+    if (depth_ == 2) ++keys_.back().count;
+  }
+
+  const std::vector<std::string>& wanted_;
+  std::vector<Key>& keys_;
+  std::vector<Value>& values_;
+  Value* current_ = nullptr;  // of the wanted field that is being read
+  size_t depth_ = 0;
+  size_t position_ = 0;
+  std::string message_;
+};
+
+std::string in_quotes(std::string_view name) {
+  return "\"" + std::string(name) + "\"";
+}
+
+// The parser's message without its prefix "[json.exception...] parse error at line 1, column 2: ",
+// whose line is that of the row's text and not of the file.
+std::string shorten_parser_message(const std::string& message) {
+  size_t begin = message.find(": ");
+  begin = begin == std::string::npos ? 0 : begin + 2;
+  constexpr std::string_view kSyntax = "syntax error while parsing ";
+  if (std::string_view(message).substr(begin).starts_with(kSyntax)) {
+    begin += std::string_view("syntax error ").size();
+  }
+  return printable_excerpt(std::string_view(message).substr(begin), 0, 160);
+}
+
+}  // namespace
+
+class RowParser::Fields {
+ public:
+  std::vector<Key> keys;      // in file order
+  std::vector<Value> values;  // parallel to wanted_
+
+  const Key* find(std::string_view name) const {
+    for (const Key& key : keys) {
+      if (key.name == name) return &key;
+    }
+    return nullptr;
+  }
+  bool has(std::string_view name) const { return find(name) != nullptr; }
+
+  std::string describe() const {
+    std::string text;
+    for (size_t i = 0; i < keys.size() && i < 12; ++i) {
+      if (i > 0) text += ", ";
+      text += printable_excerpt(keys[i].name, 0, 60) + "(" + keys[i].describe_type() + ")";
+    }
+    if (keys.size() > 12) text += ", … (" + std::to_string(keys.size()) + " fields)";
+    return text.empty() ? "no fields" : text;
+  }
+};
+
+FieldTemplate FieldTemplate::parse(const std::string& option, const std::string& spec) {
+  FieldTemplate result;
+  result.literals_.emplace_back();
+  if (spec.find_first_of("{}") == std::string::npos) {
+    result.plain_ = true;
+    result.fields_.push_back(spec);
+    result.literals_.emplace_back();
+    return result;
+  }
+  const auto fail = [&](const std::string& what) {
+    return Error(ExitCode::usage, "DATA-TEMPLATE", "data.fields." + option + ": " + what)
+        .found(printable_excerpt(spec, 0, 200))
+        .expected("{name} for a field, {{ and }} for braces");
+  };
+  for (size_t i = 0; i < spec.size(); ++i) {
+    const char c = spec[i];
+    if ((c == '{' || c == '}') && i + 1 < spec.size() && spec[i + 1] == c) {
+      result.literals_.back() += c;
+      ++i;
+    } else if (c == '{') {
+      const size_t close = spec.find_first_of("{}", i + 1);
+      if (close == std::string::npos || spec[close] != '}') throw fail("'{' without '}'");
+      if (close == i + 1) throw fail("{} names no field");
+      result.fields_.push_back(spec.substr(i + 1, close - i - 1));
+      result.literals_.emplace_back();
+      i = close;
+    } else if (c == '}') {
+      throw fail("'}' without '{'");
+    } else {
+      result.literals_.back() += c;
+    }
+  }
+  return result;
+}
+
+RowParser::RowParser(const FieldOptions& options, std::vector<std::string> file_names,
+                     int32_t vocab_size)
+    : options_(options), file_names_(std::move(file_names)), vocab_size_(vocab_size) {
+  const bool names_pair = !options.prompt.empty() || !options.completion.empty();
+  if (names_pair + !options.text.empty() + !options.input_ids.empty() > 1) {
+    throw Error(ExitCode::usage, "DATA-FIELDS", "data.fields describes more than one kind of row")
+        .expected("one of: text; prompt and completion; input_ids and labels");
+  }
+  if (!options.text.empty()) kind_ = RowKind::text;
+  if (names_pair) kind_ = RowKind::prompt_completion;
+  if (!options.input_ids.empty()) kind_ = RowKind::tokens;
+  const auto fallback = [](std::string& name, const char* usual) {
+    if (name.empty()) name = usual;
+  };
+  fallback(options_.text, "text");
+  fallback(options_.prompt, "prompt");
+  fallback(options_.completion, "completion");
+  fallback(options_.input_ids, "input_ids");
+  fallback(options_.labels, "labels");
+  text_ = FieldTemplate::parse("text", options_.text);
+  prompt_ = FieldTemplate::parse("prompt", options_.prompt);
+  completion_ = FieldTemplate::parse("completion", options_.completion);
+  for (const FieldTemplate* part : {&text_, &prompt_, &completion_}) {
+    wanted_.insert(wanted_.end(), part->fields().begin(), part->fields().end());
+  }
+  wanted_.push_back(options_.input_ids);
+  wanted_.push_back(options_.labels);
+  if (!options_.label.empty()) wanted_.push_back(options_.label);
+  std::sort(wanted_.begin(), wanted_.end());
+  wanted_.erase(std::unique(wanted_.begin(), wanted_.end()), wanted_.end());
+}
+
+Error RowParser::row_error(std::string code, const RawRow& row, const std::string& what) const {
+  return data_error(std::move(code), file_names_.at(row.file), row.line, what);
+}
+
+RowParser::Fields RowParser::read_fields(const RawRow& row) const {
+  Fields fields;
+  fields.values.resize(wanted_.size());
+  FieldReader reader(wanted_, fields.keys, fields.values);
+  if (!nlohmann::json::sax_parse(row.text, &reader)) {
+    if (reader.too_deep()) {
+      throw row_error("DATA-JSON", row,
+                      "row is nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    }
+    const size_t at = std::min(row.text.size(), reader.position() - (reader.position() > 0));
+    const auto end = row.text.begin() + static_cast<std::ptrdiff_t>(at);
+    const auto breaks = static_cast<uint64_t>(std::count(row.text.begin(), end, '\n'));
+    const size_t start = breaks == 0 ? 0 : row.text.rfind('\n', at - 1) + 1;
+    const uint64_t column = (breaks == 0 ? row.column : 1) + (at - start);
+    Error error = data_error("DATA-JSON", file_names_.at(row.file), row.line + breaks,
+                             "row is not valid JSON, column " + std::to_string(column));
+    error.found(printable_excerpt(row.text, at < 40 ? 0 : at - 40, 80));
+    error.why(shorten_parser_message(reader.message()));
+    if (at >= row.text.size()) {
+      error.fix("JSON Lines needs a whole object on each line; is the line cut off?");
+    }
+    throw error;
+  }
+  if (reader.root != Type::object) {
+    throw row_error(
+        "DATA-TYPE", row,
+        std::string("row is a ") + type_name(reader.root) + ", expected an object with fields");
+  }
+  std::vector<std::string_view> names;
+  for (const Key& key : fields.keys) names.push_back(key.name);
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  if (twice != names.end()) {
+    throw row_error("DATA-JSON", row,
+                    "row has field " + in_quotes(printable_excerpt(*twice, 0, 80)) + " twice")
+        .why("readers disagree about which of the two counts");
+  }
+  return fields;
+}
+
+Error RowParser::missing_field(const RawRow& row, const Fields& fields,
+                               const std::string& name) const {
+  Error error = row_error("DATA-FIELD", row, "row has no field " + in_quotes(name));
+  error.found(fields.describe());
+  std::vector<std::string> names;
+  for (const Key& key : fields.keys) {
+    if (names.size() < 100) names.push_back(key.name);
+  }
+  const std::string similar = nearest_word(name, names);
+  if (!similar.empty()) {
+    error.fix("did you mean " + in_quotes(similar) + "? Say it in data.fields, or correct the row");
+  } else {
+    error.fix("name the field to use in data.fields, or remove the row");
+  }
+  return error;
+}
+
+void RowParser::decide(const RawRow& first) {
+  const Fields fields = read_fields(first);
+  has_labels_ = fields.has(options_.labels);
+  if (kind_) return;
+  if (fields.has(options_.input_ids)) {
+    kind_ = RowKind::tokens;
+    return;
+  }
+  for (const char* chat : {"messages", "conversations", "chosen", "rejected"}) {
+    if (!fields.has(chat)) continue;
+    const bool preference = chat[0] == 'c' ? chat[1] == 'h' : chat[0] == 'r';
+    throw row_error("DATA-FORMAT", first,
+                    "row has field " + in_quotes(chat) + ": " +
+                        (preference ? "preference" : "chat") + " data is not supported")
+        .found(fields.describe())
+        .expected(kSupported)
+        .fix(preference
+                 ? "train on the preferred answers: data.fields.prompt and data.fields.completion"
+                 : "render each conversation into prompt and completion with the model's template");
+  }
+  if (fields.has("prompt") && fields.has("completion")) {
+    kind_ = RowKind::prompt_completion;
+    return;
+  }
+  if (fields.has("text")) {
+    kind_ = RowKind::text;
+    return;
+  }
+  Error error = row_error("DATA-FIELD", first, "no field of this row is known");
+  error.found(fields.describe()).expected(kSupported);
+  constexpr std::pair<const char*, const char*> kPairs[] = {
+      {"instruction", "output"}, {"question", "answer"},     {"source", "target"},
+      {"input", "output"},       {"query", "response"},      {"problem", "solution"},
+      {"prompt", "response"},    {"instruction", "response"}};
+  for (const auto& [prompt, completion] : kPairs) {
+    if (fields.has(prompt) && fields.has(completion)) {
+      throw error.fix("data.fields.prompt=" + std::string(prompt) + " data.fields.completion=" +
+                      completion + ", or templates such as \"Question: {question}\\nAnswer:\"");
+    }
+  }
+  for (const char* name : {"content", "body", "document", "story", "code"}) {
+    if (fields.has(name)) throw error.fix("data.fields.text=" + std::string(name));
+  }
+  throw error.fix("name the fields: data.fields.text, or data.fields.prompt and .completion");
+}
+
+std::string RowParser::render(const FieldTemplate& what, const RawRow& row,
+                              const Fields& fields) const {
+  std::string result = what.literals()[0];
+  for (size_t i = 0; i < what.fields().size(); ++i) {
+    const std::string& name = what.fields()[i];
+    const auto at = std::lower_bound(wanted_.begin(), wanted_.end(), name);
+    const Value& value = fields.values[static_cast<size_t>(at - wanted_.begin())];
+    if (value.type == Type::missing) throw missing_field(row, fields, name);
+    const bool scalar = value.type == Type::number || value.type == Type::boolean;
+    if (value.type != Type::string && (what.plain() || !scalar)) {
+      const std::string type = fields.find(name)->describe_type();
+      Error error = row_error("DATA-TYPE", row,
+                              "field " + in_quotes(name) + " is a " + type + ", expected a string");
+      if (scalar) error.fix("to insert it as text, write it as a template: \"{" + name + "}\"");
+      if (value.type == Type::array) error.why("a list of chat messages is not supported here");
+      throw error;
+    }
+    result += value.text;
+    result += what.literals()[i + 1];
+  }
+  return result;
+}
+
+void RowParser::read_tokens(const RawRow& row, const Fields& fields, ParsedRow& result) const {
+  const auto integers = [&](const std::string& name) -> const std::vector<int64_t>& {
+    const auto at = std::lower_bound(wanted_.begin(), wanted_.end(), name);
+    const Value& value = fields.values[static_cast<size_t>(at - wanted_.begin())];
+    if (value.type == Type::missing) throw missing_field(row, fields, name);
+    if (value.type != Type::array || !value.all_integers) {
+      throw row_error("DATA-TYPE", row,
+                      "field " + in_quotes(name) + " is a " + fields.find(name)->describe_type() +
+                          ", expected a flat list of integers");
+    }
+    return value.integers;
+  };
+  const std::vector<int64_t>& ids = integers(options_.input_ids);
+  const int64_t limit = vocab_size_ > 0 ? vocab_size_ : int64_t{INT32_MAX};
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= limit) {
+      throw row_error("DATA-TYPE", row,
+                      options_.input_ids + "[" + std::to_string(i) + "] is " +
+                          std::to_string(ids[i]) + ", expected 0 to " + std::to_string(limit - 1))
+          .why("the rows were tokenised with another tokenizer");
+    }
+    result.input_ids.push_back(static_cast<int32_t>(ids[i]));
+  }
+  if (fields.has(options_.labels) != has_labels_) {
+    throw has_labels_ ? missing_field(row, fields, options_.labels)
+                      : row_error("DATA-FIELD", row,
+                                  "row has a field " + in_quotes(options_.labels) +
+                                      ", but the first row has none");
+  }
+  if (!has_labels_) return;
+  const std::vector<int64_t>& labels = integers(options_.labels);
+  if (labels.size() != ids.size()) {
+    throw row_error("DATA-TYPE", row,
+                    options_.labels + " has " + std::to_string(labels.size()) +
+                        " elements, input_ids has " + std::to_string(ids.size()));
+  }
+  result.trained.resize(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (labels[i] != -100 && labels[i] != ids[i]) {
+      throw row_error("DATA-TYPE", row,
+                      options_.labels + "[" + std::to_string(i) + "] is " +
+                          std::to_string(labels[i]) + ", expected " + std::to_string(ids[i]) +
+                          " (the token there) or -100 (not trained)")
+          .why("labels are not shifted in the file: the engine shifts them");
+    }
+    result.trained[i] = labels[i] != -100;
+  }
+}
+
+ParsedRow RowParser::parse(const RawRow& row) const {
+  ParsedRow result;
+  if (row.format == DataFormat::text) {
+    result.text = row.text;
+    return result;
+  }
+  if (!kind_) throw std::logic_error("RowParser::decide() must come first");
+  const Fields fields = read_fields(row);
+  result.kind = *kind_;
+  switch (*kind_) {
+    case RowKind::text:
+      result.text = render(text_, row, fields);
+      break;
+    case RowKind::prompt_completion:
+      result.prompt = render(prompt_, row, fields);
+      result.text = render(completion_, row, fields);
+      break;
+    case RowKind::tokens:
+      read_tokens(row, fields, result);
+      break;
+  }
+  if (!options_.label.empty()) {
+    const auto at = std::lower_bound(wanted_.begin(), wanted_.end(), options_.label);
+    const Value& value = fields.values[static_cast<size_t>(at - wanted_.begin())];
+    if (value.type == Type::missing) throw missing_field(row, fields, options_.label);
+    if (value.type == Type::string || value.type == Type::boolean || value.integer) {
+      result.label = value.text;
+    } else if (value.type != Type::null) {
+      throw row_error("DATA-TYPE", row,
+                      "field " + in_quotes(options_.label) + " is a " +
+                          fields.find(options_.label)->describe_type() +
+                          ", expected a string or integer to group rows by");
+    }
+  }
+  return result;
+}
+
+}  // namespace engine

@@ -1,0 +1,93 @@
+// What a raw row means: a text to train on, a prompt with its completion, or token ids.
+//
+// The first JSON row decides which, by the fields it has, unless `FieldOptions` says it:
+//   input_ids [labels]     tokens; labels[i] is input_ids[i] or -100 (not trained)
+//   prompt, completion     strings; the prompt is not trained
+//   text                   string; all of it is trained
+// Every row must then have those fields with those types. Chat and preference rows (messages,
+// conversations, chosen, rejected) are recognised and refused.
+//
+// Errors begin with file:line. DATA-FIELD (missing field), DATA-TYPE (wrong type or value),
+// DATA-JSON (line and column), DATA-FORMAT (a kind of row that is not supported).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/core/error.h"
+#include "engine/data/row_scanner.h"
+
+namespace engine {
+
+// Where the parts of a row are. Each is the name of a top-level field, or, if it contains '{', a
+// template such as "Question: {question}\nAnswer:" ({{ and }} stand for braces), in which strings,
+// numbers and booleans are inserted. Empty: the usual name.
+struct FieldOptions {
+  std::string text;        // text
+  std::string prompt;      // prompt
+  std::string completion;  // completion
+  std::string input_ids;   // input_ids (a name, no template)
+  std::string labels;      // labels (a name, no template)
+  // Field with a string, integer or boolean that groups rows for reports such as loss per label;
+  // null means none. Empty: rows have no labels.
+  std::string label;
+};
+
+enum class RowKind : uint8_t { text, prompt_completion, tokens };
+
+struct ParsedRow {
+  RowKind kind = RowKind::text;
+  std::string prompt;                // prompt_completion
+  std::string text;                  // text, or the completion
+  std::vector<int32_t> input_ids;    // tokens
+  std::vector<uint8_t> trained;      // tokens: 1 where the token is a target; empty = all
+  std::optional<std::string> label;  // group of the row
+};
+
+// "Question: {question}" as literal pieces and field names.
+class FieldTemplate {
+ public:
+  // Throws DATA-TEMPLATE (exit code usage) when braces do not match.
+  static FieldTemplate parse(const std::string& option, const std::string& spec);
+  // A plain name: that field alone, which must be a string.
+  bool plain() const { return plain_; }
+  // fields_[i] follows literals_[i]; there is one literal more than fields.
+  const std::vector<std::string>& literals() const { return literals_; }
+  const std::vector<std::string>& fields() const { return fields_; }
+
+ private:
+  bool plain_ = false;
+  std::vector<std::string> literals_, fields_;
+};
+
+class RowParser {
+ public:
+  // `vocab_size` bounds input_ids; 0 = unknown.
+  RowParser(const FieldOptions& options, std::vector<std::string> file_names, int32_t vocab_size);
+
+  // Looks at the first JSON row; must come before parse() of any JSON row.
+  void decide(const RawRow& first);
+
+  // Safe to call from several threads at once.
+  ParsedRow parse(const RawRow& row) const;
+
+ private:
+  class Fields;
+  Fields read_fields(const RawRow& row) const;
+  std::string render(const FieldTemplate& what, const RawRow& row, const Fields& fields) const;
+  void read_tokens(const RawRow& row, const Fields& fields, ParsedRow& result) const;
+  Error missing_field(const RawRow& row, const Fields& fields, const std::string& name) const;
+  Error row_error(std::string code, const RawRow& row, const std::string& what) const;
+
+  FieldOptions options_;
+  std::vector<std::string> file_names_;
+  int32_t vocab_size_;
+  FieldTemplate text_, prompt_, completion_;
+  std::vector<std::string> wanted_;  // names of the fields whose values are kept
+  std::optional<RowKind> kind_;
+  bool has_labels_ = false;  // tokens: the first row has a labels field
+};
+
+}  // namespace engine

@@ -1,0 +1,390 @@
+#include "engine/data/tokenise.h"
+
+#include <omp.h>
+
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <unordered_map>
+
+#include "engine/data/data_error.h"
+#include "engine/data/file_list.h"
+#include "engine/data/row_scanner.h"
+
+namespace engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kFormatVersion = 1;  // of what the options below make of a row
+constexpr size_t kBatchRows = 4096;
+constexpr size_t kBatchBytes = size_t{16} << 20;
+constexpr size_t kMaxLabels = 4096;
+
+struct SourceFile {
+  std::string path;
+  DataFormat format = DataFormat::text;
+  uintmax_t size = 0;
+  fs::file_time_type modified;
+};
+
+struct EncodedRow {
+  std::vector<int32_t> ids;
+  std::vector<uint8_t> trainable;
+  uint64_t content = 0;
+  std::optional<std::string> label;
+  bool prefix_mismatch = false;
+};
+
+std::vector<SourceFile> source_files(const TokeniseOptions& options) {
+  std::vector<SourceFile> files;
+  for (const std::string& path : expand_files(options.files)) {
+    SourceFile file;
+    file.path = path;
+    std::error_code error;
+    if (!fs::is_regular_file(path, error)) {
+      throw data_error("DATA-OPEN", path + ": not a regular file")
+          .why("data is read more than once; a pipe or device cannot be");
+    }
+    file.format = file_format(path, options.format);
+    open_byte_source(path);  // refuses what cannot be read before any work is done
+    file.size = fs::file_size(path);
+    file.modified = fs::last_write_time(path);
+    files.push_back(file);
+  }
+  return files;
+}
+
+void hash_file(const std::string& path, Hasher& hasher) {
+  std::FILE* file = std::fopen(path.c_str(), "rb");
+  if (!file) throw data_error("DATA-OPEN", path + ": cannot open");
+  std::vector<char> buffer(size_t{1} << 20);
+  uint64_t size = 0;
+  while (const size_t count = std::fread(buffer.data(), 1, buffer.size(), file)) {
+    hasher.update(buffer.data(), count);
+    size += count;
+  }
+  std::fclose(file);
+  hasher.add(size);
+}
+
+// Names everything that the tokens depend on. Not the paths: moved files are the same data.
+Hash128 cache_key(const TokeniseOptions& options, const TextEncoder& encoder,
+                  const std::vector<SourceFile>& files) {
+  Hasher hasher;
+  hasher.add(kFormatVersion);
+  hasher.add(encoder.identity);
+  for (int64_t value :
+       {int64_t{encoder.bos_id}, int64_t{encoder.eos_id}, int64_t{encoder.adds_bos},
+        int64_t{encoder.vocab_size}, static_cast<int64_t>(options.split),
+        static_cast<int64_t>(options.add_bos), static_cast<int64_t>(options.add_eos),
+        static_cast<int64_t>(options.train_on), static_cast<int64_t>(options.max_row_bytes)}) {
+    hasher.add(static_cast<uint64_t>(value));
+  }
+  const FieldOptions& fields = options.fields;
+  for (const std::string* field : {&fields.text, &fields.prompt, &fields.completion,
+                                   &fields.input_ids, &fields.labels, &fields.label}) {
+    hasher.add(*field);
+  }
+  hasher.add(static_cast<uint64_t>(files.size()));
+  for (const SourceFile& file : files) {
+    hasher.add(static_cast<uint64_t>(file.format));
+    hash_file(file.path, hasher);
+  }
+  return hasher.finish();
+}
+
+class RowEncoder {
+ public:
+  RowEncoder(const TokeniseOptions& options, const TextEncoder& encoder)
+      : encoder_(encoder), train_on_(options.train_on) {
+    const auto need = [](int32_t id, const char* option, const char* name) {
+      if (id >= 0) return;
+      throw Error(
+          ExitCode::usage, "DATA-SPECIAL",
+          std::string("data.") + option + "=true, but the tokenizer has no " + name + " token");
+    };
+    if (options.add_bos == Toggle::on) need(encoder.bos_id, "add_bos", "BOS");
+    if (options.add_eos == Toggle::on) need(encoder.eos_id, "add_eos", "EOS");
+    const bool automatic_bos = encoder.adds_bos && encoder.bos_id >= 0;
+    bos_text_ =
+        options.add_bos == Toggle::on || (options.add_bos == Toggle::automatic && automatic_bos);
+    eos_text_ = options.add_eos == Toggle::on ||
+                (options.add_eos == Toggle::automatic && encoder.eos_id >= 0);
+    bos_tokens_ = options.add_bos == Toggle::on;
+    eos_tokens_ = options.add_eos == Toggle::on;
+  }
+
+  EncodedRow encode(ParsedRow row) const {
+    EncodedRow result;
+    result.label = std::move(row.label);
+    Hasher content;
+    content.add(static_cast<uint64_t>(row.kind));
+    content.add(row.prompt);
+    content.add(row.text);
+    content.update(row.input_ids.data(), row.input_ids.size() * sizeof(int32_t));
+    result.content = content.finish().low;
+
+    const bool tokens = row.kind == RowKind::tokens;
+    size_t masked = 0;  // tokens of the prompt
+    if (tokens) {
+      result.ids = std::move(row.input_ids);
+    } else if (row.kind == RowKind::prompt_completion && train_on_ == TrainOn::completion) {
+      const std::vector<int32_t> prompt = encoder_.encode(row.prompt);
+      result.ids = encoder_.encode(row.prompt + row.text);
+      masked = std::min(prompt.size(), result.ids.size());
+      result.prefix_mismatch = prompt.size() > result.ids.size() ||
+                               !std::equal(prompt.begin(), prompt.end(), result.ids.begin());
+    } else {
+      result.ids = encoder_.encode(row.prompt + row.text);
+    }
+    if (row.trained.empty()) {
+      result.trainable.assign(result.ids.size(), 1);
+      std::fill_n(result.trainable.begin(), masked, uint8_t{0});
+    } else {
+      result.trainable = std::move(row.trained);
+    }
+    if ((tokens ? bos_tokens_ : bos_text_) &&
+        (result.ids.empty() || result.ids.front() != encoder_.bos_id)) {
+      result.ids.insert(result.ids.begin(), encoder_.bos_id);
+      result.trainable.insert(result.trainable.begin(), uint8_t{0});
+    }
+    if ((tokens ? eos_tokens_ : eos_text_) &&
+        (result.ids.empty() || result.ids.back() != encoder_.eos_id)) {
+      result.ids.push_back(encoder_.eos_id);
+      result.trainable.push_back(1);
+    }
+    return result;
+  }
+
+ private:
+  const TextEncoder& encoder_;
+  TrainOn train_on_;
+  bool bos_text_, eos_text_, bos_tokens_, eos_tokens_;
+};
+
+class Tokeniser {
+ public:
+  Tokeniser(const TokeniseOptions& options, const TextEncoder& encoder,
+            const std::vector<SourceFile>& files, TokenWriter& writer)
+      : options_(options),
+        files_(files),
+        writer_(writer),
+        parser_(options.fields, names(files), encoder.vocab_size),
+        encoder_(options, encoder),
+        threads_(options.threads > 0 ? options.threads : omp_get_max_threads()) {}
+
+  std::vector<std::byte> run() {
+    const ScanOptions scan{options_.split, options_.max_row_bytes};
+    for (size_t i = 0; i < files_.size(); ++i) {
+      RowScanner scanner(open_byte_source(files_[i].path), files_[i].path, static_cast<uint32_t>(i),
+                         files_[i].format, scan);
+      while (true) {
+        if (batch_size_ == batch_.size()) batch_.emplace_back();
+        RawRow& row = batch_[batch_size_];
+        bool more = false;
+        try {
+          more = scanner.next(row);
+        } catch (...) {
+          flush();  // rows before it may be wrong too, and come first
+          throw;
+        }
+        if (!more) break;
+        ++batch_size_;
+        batch_bytes_ += row.text.size();
+        if (row.format != DataFormat::text && !decided_) {
+          parser_.decide(row);
+          decided_ = true;
+        }
+        if (batch_size_ == kBatchRows || batch_bytes_ >= kBatchBytes) flush();
+      }
+    }
+    flush();
+    if (writer_.num_rows() == 0) {
+      Error error = data_error(
+          "DATA-EMPTY",
+          "no rows in " + files_.front().path +
+              (files_.size() == 1 ? ""
+                                  : " and " + std::to_string(files_.size() - 1) + " more files"));
+      throw error.why("the files are empty or contain only blank lines");
+    }
+    check_unchanged();
+    return writer_.finish(label_names_, statistics_);
+  }
+
+ private:
+  static std::vector<std::string> names(const std::vector<SourceFile>& files) {
+    std::vector<std::string> result;
+    for (const SourceFile& file : files) result.push_back(file.path);
+    return result;
+  }
+
+  // Parses and encodes the rows of the batch at the same time, then adds them in order; the error
+  // that is thrown is that of the first bad row.
+  void flush() {
+    std::vector<EncodedRow> encoded(batch_size_);
+    std::vector<std::exception_ptr> errors(batch_size_);
+    const auto count = static_cast<int64_t>(batch_size_);
+#pragma omp parallel for schedule(dynamic, 4) num_threads(threads_) if (count > 1)
+    for (int64_t i = 0; i < count; ++i) {
+      try {
+        encoded[i] = encoder_.encode(parser_.parse(batch_[i]));
+      } catch (...) {
+        errors[i] = std::current_exception();
+      }
+    }
+    for (size_t i = 0; i < batch_size_; ++i) {
+      if (errors[i]) std::rethrow_exception(errors[i]);
+      add(batch_[i], encoded[i]);
+    }
+    bytes_ += batch_bytes_;
+    batch_size_ = batch_bytes_ = 0;
+    if (options_.progress) options_.progress(writer_.num_rows(), bytes_);
+  }
+
+  void add(const RawRow& raw, const EncodedRow& encoded) {
+    TokenWriter::Row row{encoded.ids, encoded.trainable, encoded.content, raw.line, raw.file, -1};
+    if (encoded.label) {
+      const auto [at, inserted] =
+          labels_.try_emplace(*encoded.label, static_cast<int32_t>(labels_.size()));
+      if (inserted) label_names_.push_back(*encoded.label);
+      row.label = at->second;
+      if (labels_.size() > kMaxLabels) {
+        throw data_error("DATA-LABELS", files_[raw.file].path, raw.line,
+                         "field \"" + options_.fields.label + "\" has more than " +
+                             std::to_string(kMaxLabels) + " different values")
+            .why("it identifies rows instead of grouping them")
+            .fix("data.label_field must name a field with few values");
+      }
+    }
+    if (encoded.prefix_mismatch && statistics_.prefix_mismatches++ == 0) {
+      statistics_.first_mismatch = writer_.num_rows();
+    }
+    writer_.add(row);
+  }
+
+  void check_unchanged() const {
+    for (const SourceFile& file : files_) {
+      std::error_code error;
+      if (fs::file_size(file.path, error) != file.size ||
+          fs::last_write_time(file.path, error) != file.modified) {
+        throw data_error("DATA-CHANGED", file.path + ": file changed while it was read")
+            .fix("wait until it is complete, then start again");
+      }
+    }
+  }
+
+  const TokeniseOptions& options_;
+  const std::vector<SourceFile>& files_;
+  TokenWriter& writer_;
+  RowParser parser_;
+  RowEncoder encoder_;
+  int threads_;
+  bool decided_ = false;
+  std::vector<RawRow> batch_;  // buffers are kept; batch_size_ of them are in use
+  size_t batch_size_ = 0, batch_bytes_ = 0;
+  uint64_t bytes_ = 0;
+  std::unordered_map<std::string, int32_t> labels_;
+  std::vector<std::string> label_names_;
+  TokenStatistics statistics_;
+};
+
+// A writer into the cache, or null with the reason when the directory cannot be written: a run
+// must not fail because its cache directory is read-only.
+std::unique_ptr<TokenWriter> cache_writer(const Hash128& key, const fs::path& path,
+                                          std::string& reason) {
+  std::error_code ignored;
+  fs::create_directories(path.parent_path(), ignored);
+  try {
+    return std::make_unique<TokenWriter>(key, path);
+  } catch (const Error& error) {
+    reason = "cannot write the cache: " + error.message();
+    return nullptr;
+  }
+}
+
+}  // namespace
+
+TokeniseOptions tokenise_options(const DataConfig& config, std::vector<std::string> files) {
+  TokeniseOptions options;
+  options.files = std::move(files);
+  options.format = config.format;
+  options.split = config.split;
+  options.add_bos = config.add_bos;
+  options.add_eos = config.add_eos;
+  options.train_on = config.train_on;
+  options.cache_dir = config.cache_dir;
+  FieldOptions& fields = options.fields;
+  fields.label = config.label_field;
+  const std::pair<const char*, std::string*> roles[] = {
+      {"text", &fields.text},         {"prompt", &fields.prompt},
+      {"source", &fields.prompt},     {"completion", &fields.completion},
+      {"target", &fields.completion}, {"input_ids", &fields.input_ids},
+      {"labels", &fields.labels}};
+  for (const auto& [role, name] : config.fields) {
+    std::string* field = nullptr;
+    std::vector<std::string> known;
+    for (const auto& [word, target] : roles) {
+      known.push_back(word);
+      if (role == word) field = target;
+    }
+    if (!field || !field->empty()) {
+      const std::string similar = nearest_word(role, known);
+      Error error(ExitCode::usage, "DATA-FIELDS",
+                  field ? "data.fields names one role twice: " + role
+                        : "data.fields has an unknown role: " + role);
+      error.expected("text | prompt (source), completion (target) | input_ids, labels");
+      if (!similar.empty() && !field) error.fix("did you mean " + similar + "?");
+      throw error;
+    }
+    *field = name;
+  }
+  return options;
+}
+
+std::string TokenisedData::place(uint64_t row) const {
+  return files.at(rows.file(row)) + ":" + std::to_string(rows.line(row));
+}
+
+std::shared_ptr<const TokenisedData> tokenise(const TokeniseOptions& options,
+                                              const TextEncoder& encoder) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<SourceFile> files = source_files(options);
+  std::vector<std::string> names;
+  for (const SourceFile& file : files) names.push_back(file.path);
+  CacheUse use = CacheUse::off;
+  std::string note;
+  const auto finish = [&](TokenisedRows rows, const fs::path& path) {
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    return std::make_shared<const TokenisedData>(TokenisedData{
+        std::move(rows), names, use, path.string(), note, seconds.count(), encoder.eos_id});
+  };
+
+  const bool cached = !options.cache_dir.empty();
+  const Hash128 key = cached ? cache_key(options, encoder, files) : Hash128{};
+  const fs::path path = cached ? fs::path(options.cache_dir) / (key.hex() + ".tokens") : fs::path();
+  if (cached) {
+    if (auto rows = TokenisedRows::open(path, key, note)) {
+      use = CacheUse::hit;
+      return finish(std::move(*rows), path);
+    }
+    use = note.empty() ? CacheUse::built : CacheUse::rebuilt;
+    if (std::unique_ptr<TokenWriter> writer = cache_writer(key, path, note)) {
+      Tokeniser(options, encoder, files, *writer).run();
+      std::string reason;
+      auto rows = TokenisedRows::open(path, key, reason);
+      if (!rows) {
+        throw Error(ExitCode::io, "IO-WRITE", path.string() + ": cache was written, but " + reason)
+            .why("a failing disk, or another program writing here");
+      }
+      return finish(std::move(*rows), path);
+    }
+    use = CacheUse::off;
+  }
+  TokenWriter writer(key);
+  return finish(TokenisedRows::from_memory(Tokeniser(options, encoder, files, writer).run(), key),
+                "");
+}
+
+}  // namespace engine

@@ -1,0 +1,83 @@
+// From files of rows to token ids, through a cache.
+//
+// Which tokens a row has:
+//   text                [BOS] encode(text) [EOS]                    all trained
+//   prompt, completion  [BOS] encode(prompt + completion) [EOS]     trained from token
+//                       number (BOS) + |encode(prompt)| on, as TRL does; train_on=all: all
+//   input_ids           as they are; [BOS], [EOS] only when add_bos, add_eos are on, not automatic
+// BOS is added when the policy says so and the tokens do not begin with it, EOS when they do not
+// end with it. What is trained is decided by position, never by the value of a token: EOS stays
+// trained when it is also the padding token.
+//
+// Errors are those of byte_source.h, file_list.h, row_scanner.h and row_parser.h, and DATA-EMPTY
+// (no rows), DATA-LABELS (more than 4096 different labels), DATA-SPECIAL (a policy needs a token
+// that the tokenizer lacks), DATA-CHANGED (a file changed while it was read).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/config/train_config.h"
+#include "engine/data/row_parser.h"
+#include "engine/data/token_cache.h"
+
+namespace engine {
+
+// All that this room knows of a tokenizer.
+struct TextEncoder {
+  // Ids of a text without special tokens around it. Called from several threads at once.
+  std::function<std::vector<int32_t>(std::string_view)> encode;
+  // Differs whenever encode could give other ids: a hash of the tokenizer's files.
+  std::string identity;
+  int32_t bos_id = -1, eos_id = -1;  // -1 = the tokenizer has none
+  bool adds_bos = false;             // the tokenizer itself puts BOS before texts
+  int32_t vocab_size = 0;            // bounds input_ids in files; 0 = not checked
+};
+
+struct TokeniseOptions {
+  std::vector<std::string> files;  // paths, globs, directories
+  DataFormat format = DataFormat::automatic;
+  TextSplit split = TextSplit::blank_lines;
+  FieldOptions fields;
+  Toggle add_bos = Toggle::automatic;
+  Toggle add_eos = Toggle::automatic;
+  TrainOn train_on = TrainOn::completion;
+  std::string cache_dir;  // empty = tokenise in memory
+  size_t max_row_bytes = size_t{64} << 20;
+  int threads = 0;  // 0 = as many as OpenMP would use. The result does not depend on it.
+  // Now and then, with the rows and text bytes done so far.
+  std::function<void(uint64_t rows, uint64_t bytes)> progress;
+};
+
+// The settings of section `data` for one list of files (data.train or data.validation).
+// Roles source and target are other words for prompt and completion.
+TokeniseOptions tokenise_options(const DataConfig& config, std::vector<std::string> files);
+
+enum class CacheUse : uint8_t {
+  off,      // no cache directory, or it cannot be written
+  hit,      // found
+  built,    // was not there
+  rebuilt,  // was there and damaged
+};
+
+struct TokenisedData {
+  TokenisedRows rows;
+  std::vector<std::string> files;
+  CacheUse cache = CacheUse::off;
+  std::string cache_path;
+  std::string cache_note;  // why off or rebuilt, or empty
+  double seconds = 0;      // to find or make it
+  int32_t eos_id = -1;
+
+  // "train.jsonl:1043"
+  std::string place(uint64_t row) const;
+};
+
+std::shared_ptr<const TokenisedData> tokenise(const TokeniseOptions& options,
+                                              const TextEncoder& encoder);
+
+}  // namespace engine
