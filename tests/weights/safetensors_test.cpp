@@ -98,7 +98,7 @@ TEST(SafetensorsReader, NamesOtherFormats) {
   EXPECT_NE(why("version https://git-lfs.github.com/spec/v1\noid sha256:0").find("git lfs pull"),
             std::string::npos);
   EXPECT_NE(why("PK\x03\x04 archive/data.pkl").find("PyTorch"), std::string::npos);
-  EXPECT_NE(why("GGUF\x03\0\0\0\0\0\0\0").find("GGUF"), std::string::npos);
+  EXPECT_NE(why(std::string("GGUF\x03\0\0\0\0\0\0\0", 12)).find("GGUF"), std::string::npos);
 }
 
 TEST(SafetensorsReader, TextOfTheHeader) {
