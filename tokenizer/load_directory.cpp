@@ -1,0 +1,259 @@
+// Finds out what a path holds and reads it.
+#include <fmt/core.h>
+
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "engine/core/error.h"
+#include "tokenizer/json_document.h"
+#include "tokenizer/loaders.h"
+#include "tokenizer/vocabulary.h"
+
+namespace engine::tokenizer {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// Everything a saved tokenizer consists of, in the order it is kept.
+constexpr const char* kFileNames[] = {"tokenizer.json",
+                                      "vocab.json",
+                                      "merges.txt",
+                                      "encoder.json",
+                                      "vocab.bpe",
+                                      "tokenizer.model",
+                                      "added_tokens.json",
+                                      "tokenizer_config.json",
+                                      "special_tokens_map.json",
+                                      "chat_template.jinja"};
+
+std::string read_file(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string contents((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (!in) {
+    throw Error(ExitCode::checkpoint, "TOK-MISSING", fmt::format("cannot read {}", path.string()));
+  }
+  return contents;
+}
+
+class Directory {
+ public:
+  explicit Directory(const fs::path& path) : path_(path) {
+    for (const char* name : kFileNames) {
+      if (fs::is_regular_file(path / name)) files_.push_back({name, read_file(path / name)});
+    }
+  }
+  bool has(std::string_view name) const { return find(name) != nullptr; }
+  const std::string& text(std::string_view name) const { return find(name)->contents; }
+  std::string full_name(std::string_view name) const { return (path_ / name).string(); }
+  json read_json(std::string_view name) const {
+    return has(name) ? parse_json(text(name), full_name(name)) : json();
+  }
+  // config.json belongs to the model; it is looked at, not kept.
+  json model_config() const {
+    const fs::path path = path_ / "config.json";
+    return fs::is_regular_file(path) ? parse_json(read_file(path), path.string()) : json();
+  }
+  std::vector<TokenizerFile> take_files() { return std::move(files_); }
+
+ private:
+  const TokenizerFile* find(std::string_view name) const {
+    for (const TokenizerFile& file : files_) {
+      if (file.name == name) return &file;
+    }
+    return nullptr;
+  }
+  fs::path path_;
+  std::vector<TokenizerFile> files_;
+};
+
+std::string string_field(const json& object, const char* key) {
+  if (!object.is_object() || !object.contains(key) || !object[key].is_string()) return "";
+  return object[key].get<std::string>();
+}
+
+// A token is written as its text, or as an object with the field "content".
+std::string token_field(const json& object, const char* key) {
+  if (!object.is_object() || !object.contains(key)) return "";
+  if (object[key].is_object()) return string_field(object[key], "content");
+  return string_field(object, key);
+}
+
+bool flag(const json& object, const char* key, bool fallback) {
+  return object.contains(key) && object[key].is_boolean() ? object[key].get<bool>() : fallback;
+}
+
+Error malformed_token(const std::string& file, const std::string& token) {
+  return Error(ExitCode::checkpoint, "TOK-MALFORMED", fmt::format("{} is malformed", file))
+      .where(token)
+      .expected(fmt::format("an id from 0 to {}", Vocabulary::kMaxId));
+}
+
+int32_t checked_id(int64_t id, const std::string& file, const std::string& token) {
+  if (id < 0 || id > Vocabulary::kMaxId) throw malformed_token(file, token);
+  return static_cast<int32_t>(id);
+}
+
+// Tokens named outside tokenizer.json, by id: added_tokens_decoder of tokenizer_config.json, and
+// added_tokens.json (where every token is taken to be special: the format has no flags).
+std::vector<AddedToken> read_extra_tokens(const Directory& directory, const json& config) {
+  std::map<int32_t, AddedToken> tokens;
+  const std::string config_name = directory.full_name("tokenizer_config.json");
+  if (config.is_object() && config.contains("added_tokens_decoder") &&
+      config["added_tokens_decoder"].is_object()) {
+    for (const auto& [key, value] : config["added_tokens_decoder"].items()) {
+      const bool is_number = !key.empty() && key.size() < 10 &&
+                             key.find_first_not_of("0123456789") == std::string::npos;
+      if (!is_number || !value.is_object()) throw malformed_token(config_name, key);
+      AddedToken token;
+      token.id = checked_id(std::stoll(key), config_name, key);
+      token.content = string_field(value, "content");
+      token.special = flag(value, "special", false);
+      token.single_word = flag(value, "single_word", false);
+      token.lstrip = flag(value, "lstrip", false);
+      token.rstrip = flag(value, "rstrip", false);
+      token.normalized = flag(value, "normalized", !token.special);
+      if (!token.content.empty()) tokens.emplace(token.id, token);
+    }
+  }
+  const json added = directory.read_json("added_tokens.json");
+  if (added.is_object()) {
+    const std::string name = directory.full_name("added_tokens.json");
+    for (const auto& [content, value] : added.items()) {
+      if (!value.is_number_integer()) throw malformed_token(name, content);
+      const int32_t id = checked_id(value.get<int64_t>(), name, content);
+      tokens.emplace(id, AddedToken{.id = id, .content = content, .special = true});
+    }
+  }
+  std::vector<AddedToken> list;
+  for (auto& [id, token] : tokens) list.push_back(std::move(token));
+  return list;
+}
+
+std::string guess_split_pattern(const Directory& directory, const json& config,
+                                const std::vector<AddedToken>& tokens) {
+  const std::string tokenizer_class = string_field(config, "tokenizer_class");
+  if (tokenizer_class.starts_with("Qwen2")) return "qwen2";
+  if (tokenizer_class.starts_with("GPT2") || tokenizer_class.starts_with("Roberta")) return "gpt2";
+  const std::string model_type = string_field(directory.model_config(), "model_type");
+  if (model_type.starts_with("qwen2") || model_type.starts_with("qwen3")) return "qwen2";
+  for (const AddedToken& token : tokens) {
+    if (token.content == "<|im_start|>") return "qwen2";
+  }
+  return "gpt2";
+}
+
+void read_roles(const Directory& directory, const json& config, TokenizerParts* parts) {
+  const json map = directory.read_json("special_tokens_map.json");
+  const auto set = [&](const char* key, std::optional<int32_t>* role) {
+    std::string token = token_field(config, key);
+    if (token.empty()) token = token_field(map, key);
+    if (token.empty()) {
+      // A config that lists the role as null means that there is none.
+      if (config.is_object() && config.contains(key)) role->reset();
+      return;
+    }
+    if (const AddedToken* added = parts->added_tokens.find(token)) {
+      *role = added->id;
+    } else if (const int32_t id = parts->model->vocabulary().find(token); id >= 0) {
+      *role = id;
+    }
+  };
+  set("bos_token", &parts->roles.bos);
+  set("eos_token", &parts->roles.eos);
+  set("pad_token", &parts->roles.pad);
+  set("unk_token", &parts->roles.unk);
+  if (config.is_object()) {
+    parts->clean_up_spaces = flag(config, "clean_up_tokenization_spaces", false);
+  }
+}
+
+Error missing(const fs::path& path) {
+  return Error(ExitCode::checkpoint, "TOK-MISSING",
+               fmt::format("no tokenizer in {}", path.string()))
+      .expected("tokenizer.json, or vocab.json and merges.txt, or tokenizer.model")
+      .fix("copy the tokenizer files of the model into this directory");
+}
+
+Error sentencepiece_unsupported(const std::string& name) {
+  return Error(ExitCode::checkpoint, "TOK-UNSUPPORTED",
+               fmt::format("{} is no tiktoken rank file", name))
+      .why("probably a SentencePiece model, which is not supported yet")
+      .with("supported", "tokenizer.json, vocab.json with merges.txt, tiktoken rank files")
+      .fix("put the tokenizer.json of the same model beside it");
+}
+
+TokenizerParts load_rank_file(std::string_view ranks, const std::string& name,
+                              std::vector<AddedToken> added, const TokenizerOpenOptions& options) {
+  if (!looks_like_tiktoken(ranks)) throw sentencepiece_unsupported(name);
+  if (!options.special_tokens.empty()) added.clear();
+  for (const auto& [content, id] : options.special_tokens) {
+    added.push_back({.id = checked_id(id, name, content), .content = content, .special = true});
+  }
+  return load_tiktoken({.ranks = ranks,
+                        .name = name,
+                        .added_tokens = std::move(added),
+                        .split_pattern = options.split_pattern});
+}
+
+TokenizerParts load_directory(const fs::path& path, const TokenizerOpenOptions& options) {
+  Directory directory(path);
+  const json config = directory.read_json("tokenizer_config.json");
+  const std::vector<AddedToken> extra = read_extra_tokens(directory, config);
+  TokenizerParts parts;
+  const auto load_bpe_files = [&](const char* vocab, const char* merges) {
+    return load_vocab_merges({.vocab = directory.text(vocab),
+                              .merges = directory.text(merges),
+                              .vocab_name = directory.full_name(vocab),
+                              .merges_name = directory.full_name(merges),
+                              .added_tokens = extra,
+                              .split_pattern = options.split_pattern.empty()
+                                                   ? guess_split_pattern(directory, config, extra)
+                                                   : options.split_pattern});
+  };
+  if (directory.has("tokenizer.json")) {
+    parts = load_tokenizer_json(directory.text("tokenizer.json"),
+                                directory.full_name("tokenizer.json"), extra);
+  } else if (directory.has("vocab.json") && directory.has("merges.txt")) {
+    parts = load_bpe_files("vocab.json", "merges.txt");
+  } else if (directory.has("encoder.json") && directory.has("vocab.bpe")) {
+    parts = load_bpe_files("encoder.json", "vocab.bpe");
+  } else if (directory.has("tokenizer.model")) {
+    parts = load_rank_file(directory.text("tokenizer.model"),
+                           directory.full_name("tokenizer.model"), extra, options);
+  } else {
+    throw missing(path);
+  }
+  read_roles(directory, config, &parts);
+  parts.files = directory.take_files();
+  return parts;
+}
+
+TokenizerParts load_file(const fs::path& path, const TokenizerOpenOptions& options) {
+  std::string contents = read_file(path);
+  const std::string name = path.string();
+  TokenizerParts parts;
+  const size_t first = contents.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
+  if (path.extension() == ".json" || (first != std::string::npos && contents[first] == '{')) {
+    parts = load_tokenizer_json(contents, name, {});
+    parts.files.push_back({"tokenizer.json", std::move(contents)});
+  } else {
+    parts = load_rank_file(contents, name, {}, options);
+    parts.files.push_back({"tokenizer.model", std::move(contents)});
+  }
+  return parts;
+}
+
+}  // namespace
+
+TokenizerParts load_tokenizer(const fs::path& path, const TokenizerOpenOptions& options) {
+  if (fs::is_directory(path)) return load_directory(path, options);
+  if (!fs::exists(path)) {
+    throw Error(ExitCode::checkpoint, "TOK-MISSING",
+                fmt::format("{} does not exist", path.string()));
+  }
+  return load_file(path, options);
+}
+
+}  // namespace engine::tokenizer

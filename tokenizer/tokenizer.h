@@ -1,0 +1,141 @@
+// Text <-> token ids, as the Hugging Face tokenizer of the same files would do it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace engine {
+
+namespace tokenizer {
+struct TokenizerParts;
+}
+
+struct EncodeOptions {
+  // Put around the ids what the file's post-processor asks for (Llama: BOS in front). Texts
+  // rendered by a chat template hold their special tokens already: encode those with false.
+  bool add_special_tokens = true;
+  // Recognise special tokens written in the text; false reads "<|eot_id|>" as plain characters
+  // (for text that users may write).
+  bool parse_special_tokens = true;
+};
+
+// Ids of tokens with a meaning of their own; nothing where the files name none.
+struct TokenRoles {
+  std::optional<int32_t> bos, eos, pad, unk;
+};
+
+struct SpecialToken {
+  int32_t id;
+  std::string content;
+};
+
+// A file the tokenizer was read from, kept to be written beside checkpoints byte for byte.
+struct TokenizerFile {
+  std::string name;  // without directory
+  std::string contents;
+};
+
+// What files without a tokenizer.json leave unsaid.
+struct TokenizerOpenOptions {
+  // "gpt2", "llama3" or "qwen2"; empty: told from the files, see Tokenizer::open.
+  std::string split_pattern;
+  // Special tokens of a tiktoken rank file; empty: told from the files.
+  std::vector<std::pair<std::string, int32_t>> special_tokens;
+};
+
+// Immutable; const methods may be called from several threads at once.
+class Tokenizer {
+ public:
+  // Opens a directory or a single file. In a directory the first of these decides:
+  //   tokenizer.json              (byte-level or byte-fallback BPE)
+  //   vocab.json + merges.txt     (or encoder.json + vocab.bpe); added_tokens.json if present. The
+  //                               split pattern is Qwen2's (with NFC) if tokenizer_config.json,
+  //                               config.json or a token <|im_start|> says so, else GPT-2's
+  //   tokenizer.model             a tiktoken rank file; 128000 ranks are Llama 3
+  // and tokenizer_config.json, special_tokens_map.json add tokens and roles.
+  // Throws Error with exit code `checkpoint`: TOK-MISSING, TOK-JSON, TOK-MALFORMED, TOK-MERGES,
+  // TOK-DUPLICATE, TOK-REGEX, TOK-UNSUPPORTED.
+  static Tokenizer open(const std::filesystem::path& path,
+                        const TokenizerOpenOptions& options = {});
+  // Reads the text of a tokenizer.json.
+  static Tokenizer from_json(std::string tokenizer_json);
+
+  explicit Tokenizer(tokenizer::TokenizerParts parts);
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+  ~Tokenizer();
+
+  // Throws TOK-UTF8 (exit code `data`), naming the byte offset, if `text` is not valid UTF-8:
+  // replacing bytes silently would train on text nobody wrote.
+  std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
+  // The same, appended to `*ids`.
+  void encode(std::string_view text, EncodeOptions options, std::vector<int32_t>* ids) const;
+
+  // Ids outside the vocabulary (the padding rows of an embedding) decode to nothing.
+  std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
+
+  // The text of a token as the files spell it; nothing for ids without a token.
+  std::optional<std::string> id_to_token(int32_t id) const;
+  std::optional<int32_t> token_to_id(std::string_view token) const;
+  // One more than the largest id: the rows an embedding needs. (A checkpoint may have more.)
+  int32_t vocab_size() const;
+
+  const TokenRoles& roles() const;
+  std::optional<int32_t> bos_id() const { return roles().bos; }
+  std::optional<int32_t> eos_id() const { return roles().eos; }
+  std::optional<int32_t> pad_id() const { return roles().pad; }
+  // Ids that add_special_tokens puts before and after a text.
+  const std::vector<int32_t>& prefix_ids() const;
+  const std::vector<int32_t>& suffix_ids() const;
+  // By id.
+  const std::vector<SpecialToken>& special_tokens() const;
+  bool is_special(int32_t id) const;
+  // tokenizer_config.json asks for clean_up_spaces() after decoding; decode() does not do it.
+  bool wants_clean_up_spaces() const;
+
+  const std::vector<TokenizerFile>& files() const;
+  // Writes files() into `directory`, which is made if need be. Throws IO-WRITE (exit code `io`).
+  void save(const std::filesystem::path& directory) const;
+  // Changes when any of files() does: a key for caches of tokenized data.
+  uint64_t fingerprint() const;
+
+ private:
+  friend class StreamDecoder;
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Decodes token by token, for printing while generating. The texts given by push() and finish(),
+// joined, are decode() of all ids; each is valid UTF-8 and never ends inside a character.
+class StreamDecoder {
+ public:
+  // `tokenizer` must outlive it.
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens = false);
+  StreamDecoder(StreamDecoder&&) noexcept;
+  ~StreamDecoder();
+
+  // The text that is certain now; may be empty while a character is incomplete.
+  std::string push(int32_t id);
+  // What was held back. Nothing may be pushed afterwards.
+  std::string finish();
+
+ private:
+  friend class Tokenizer;
+  struct State;
+  void push_to(int32_t id, std::string* text);
+  void finish_to(std::string* text);
+  std::unique_ptr<State> state_;
+};
+
+// transformers' clean_up_tokenization_spaces: removes the space before . ? ! , and before English
+// contractions. It damages code ("a . b"); off unless asked for.
+std::string clean_up_spaces(std::string text);
+
+}  // namespace engine

@@ -1,0 +1,50 @@
+// UTF-8 and the few Unicode properties the tokenizer needs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace engine::tokenizer {
+
+// Byte offset of the first malformed sequence (overlong, surrogate, above U+10FFFF, truncated or
+// stray byte), or std::string_view::npos when `text` is valid UTF-8.
+size_t find_invalid_utf8(std::string_view text);
+
+struct CodePoint {
+  char32_t value;
+  size_t length;  // bytes
+};
+
+// The code point that starts at byte `at` of valid UTF-8.
+CodePoint decode_code_point(std::string_view text, size_t at);
+// The code point that ends just before byte `end` > 0 of valid UTF-8.
+CodePoint decode_code_point_before(std::string_view text, size_t end);
+void append_utf8(char32_t code_point, std::string* out);
+
+// The beginning of valid UTF-8, at most `max_bytes` long and not cut inside a character: for error
+// messages.
+std::string_view excerpt(std::string_view text, size_t max_bytes = 40);
+
+// The Unicode property White_Space.
+bool is_white_space(char32_t code_point);
+// \w of UTS #18: alphabetic, mark, decimal digit, connector punctuation or join control.
+bool is_word_character(char32_t code_point);
+// General category N: decimal, letter or other number.
+bool is_numeric(char32_t code_point);
+
+// Turns a stream of bytes into valid UTF-8: complete characters pass, each maximal part of a
+// malformed sequence becomes one U+FFFD (the substitution rule of the Unicode standard, section
+// 3.9), and an unfinished character waits for its missing bytes.
+class LossyUtf8 {
+ public:
+  void push(std::string_view bytes, std::string* out);
+  // Ends the stream: an unfinished character becomes U+FFFD.
+  void finish(std::string* out);
+
+ private:
+  std::string pending_;
+};
+
+}  // namespace engine::tokenizer

@@ -1,0 +1,73 @@
+#include "tokenizer/vocabulary.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace engine::tokenizer {
+
+uint64_t hash_bytes(std::string_view bytes) {
+  constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15u;
+  uint64_t hash = bytes.size() * kMultiplier;
+  const auto mix = [&](uint64_t word) {
+    hash = (hash ^ word) * kMultiplier;
+    hash ^= hash >> 29;
+  };
+  const char* at = bytes.data();
+  size_t left = bytes.size();
+  for (; left >= 8; at += 8, left -= 8) {
+    uint64_t word;
+    std::memcpy(&word, at, 8);
+    mix(word);
+  }
+  if (left > 0) {
+    uint64_t word = 0;
+    std::memcpy(&word, at, left);
+    mix(word);
+  }
+  return hash ^ hash >> 32;
+}
+
+void Vocabulary::reserve(size_t num_tokens, size_t num_bytes) {
+  bytes_.reserve(num_bytes);
+  entries_.reserve(num_tokens);
+  rehash(std::bit_ceil(std::max<size_t>(16, num_tokens * 2)));
+}
+
+void Vocabulary::rehash(size_t num_slots) {
+  if (num_slots <= slots_.size()) return;
+  slots_.assign(num_slots, -1);
+  for (int32_t id = 0; id < id_limit(); ++id) {
+    if (!contains_id(id)) continue;
+    size_t slot = hash_bytes(token(id)) & (num_slots - 1);
+    while (slots_[slot] >= 0) slot = (slot + 1) & (num_slots - 1);
+    slots_[slot] = id;
+  }
+}
+
+Vocabulary::Added Vocabulary::add(std::string_view token, int32_t id) {
+  if ((size_ + 1) * 2 > slots_.size()) rehash(std::max<size_t>(16, slots_.size() * 2));
+  if (contains_id(id)) return Added::kDuplicateId;
+  const size_t mask = slots_.size() - 1;
+  size_t slot = hash_bytes(token) & mask;
+  for (; slots_[slot] >= 0; slot = (slot + 1) & mask) {
+    if (this->token(slots_[slot]) == token) return Added::kDuplicateToken;
+  }
+  slots_[slot] = id;
+  if (static_cast<size_t>(id) >= entries_.size()) entries_.resize(static_cast<size_t>(id) + 1);
+  entries_[id] = {static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(token.size())};
+  bytes_ += token;
+  ++size_;
+  return Added::kYes;
+}
+
+int32_t Vocabulary::find(std::string_view token) const {
+  if (slots_.empty()) return -1;
+  const size_t mask = slots_.size() - 1;
+  for (size_t slot = hash_bytes(token) & mask; slots_[slot] >= 0; slot = (slot + 1) & mask) {
+    if (this->token(slots_[slot]) == token) return slots_[slot];
+  }
+  return -1;
+}
+
+}  // namespace engine::tokenizer

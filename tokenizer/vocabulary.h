@@ -1,0 +1,52 @@
+// Token text <-> id: all texts in one string, ids found through an open-addressing hash.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace engine::tokenizer {
+
+// A fast hash of short byte strings; not stable between versions.
+uint64_t hash_bytes(std::string_view bytes);
+
+class Vocabulary {
+ public:
+  // Ids beyond this are refused by the loaders: a table indexed by id must stay small.
+  static constexpr int64_t kMaxId = (1 << 24) - 1;
+
+  void reserve(size_t num_tokens, size_t num_bytes);
+
+  enum class Added { kYes, kDuplicateToken, kDuplicateId };
+  // 0 <= id <= kMaxId.
+  Added add(std::string_view token, int32_t id);
+
+  // The id of `token`, or -1.
+  int32_t find(std::string_view token) const;
+  bool contains_id(int32_t id) const {
+    return id >= 0 && static_cast<size_t>(id) < entries_.size() && entries_[id].length != kHole;
+  }
+  // The text of `id`, which must be contained.
+  std::string_view token(int32_t id) const {
+    return std::string_view(bytes_).substr(entries_[id].offset, entries_[id].length);
+  }
+  // Number of tokens, and one more than the largest id.
+  size_t size() const { return size_; }
+  int32_t id_limit() const { return static_cast<int32_t>(entries_.size()); }
+
+ private:
+  static constexpr uint32_t kHole = UINT32_MAX;
+  struct Entry {
+    uint32_t offset = 0;
+    uint32_t length = kHole;
+  };
+  void rehash(size_t num_slots);
+
+  std::string bytes_;
+  std::vector<Entry> entries_;  // by id
+  std::vector<int32_t> slots_;  // ids, -1 = free; a power of two, at most half full
+  size_t size_ = 0;
+};
+
+}  // namespace engine::tokenizer
