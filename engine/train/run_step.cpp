@@ -1,6 +1,7 @@
 #include "engine/train/run_step.h"
 
 #include <algorithm>
+#include <chrono>
 
 namespace engine {
 
@@ -35,6 +36,26 @@ std::vector<int32_t> pooled_rows(const Model& model, const Batch& batch) {
   return rows;
 }
 
+// Adds the time since the last call to a counter, if times are wanted.
+class Stopwatch {
+ public:
+  Stopwatch(Runtime& runtime, bool wanted) : runtime_(runtime), wanted_(wanted) { restart(); }
+  void lap(double BatchTimes::*counter, BatchTimes* times) {
+    if (!wanted_) return;
+    runtime_.ops().synchronize(runtime_.stream());
+    times->*counter += std::chrono::duration<double>(Clock::now() - start_).count();
+    restart();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void restart() { start_ = Clock::now(); }
+
+  Runtime& runtime_;
+  bool wanted_;
+  Clock::time_point start_;
+};
+
 }  // namespace
 
 BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
@@ -43,9 +64,11 @@ BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
   const ModelBatch inputs = upload_batch(runtime, batch);
   const CrossEntropyOptions loss_options{.grad_scale = options.grad_scale,
                                          .argmax = options.argmax};
+  Stopwatch watch(runtime, options.times != nullptr);
   BatchLoss out;
   {
     const Variable hidden = model.hidden_states(graph, inputs);
+    watch.lap(&BatchTimes::forward, options.times);
     CrossEntropyResult result;
     if (model.info().task == Task::causal_lm) {
       result = linear_cross_entropy(graph, hidden, model.head(), inputs.targets, loss_options);
@@ -57,15 +80,16 @@ BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
       result = cross_entropy(graph, logits, labels, loss_options);
     }
     out = {result.losses, result.argmax};
+    watch.lap(&BatchTimes::head, options.times);
   }
   if (options.graph.record) graph.backward();
+  watch.lap(&BatchTimes::backward, options.times);
   return out;
 }
 
-double sum_losses(Runtime& runtime, const BatchLoss& loss) {
-  const std::vector<float> values = runtime.download(loss.losses);
+double sum_losses(const std::vector<float>& losses) {
   double sum = 0;
-  for (float value : values) sum += value;
+  for (float loss : losses) sum += loss;
   return sum;
 }
 

@@ -20,18 +20,24 @@ struct BatchLoss {
   Tensor argmax;  // i32, when asked for
 };
 
+// Seconds spent, added up over batches. The head counts forward and backward: it is one operation.
+struct BatchTimes {
+  double forward = 0, head = 0, backward = 0;
+};
+
 struct ForwardOptions {
   Graph::Options graph;
   float grad_scale = 1.0f;  // gradient of each token's loss
   bool argmax = false;
+  BatchTimes* times = nullptr;  // measured when given: waits for the device between the parts
 };
 
 // Forward of a batch to its losses; with graph.record also backward into the parameter gradients.
 BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
                     const ForwardOptions& options);
 
-// Sum of a batch's losses in fp64, in token order.
-double sum_losses(Runtime& runtime, const BatchLoss& loss);
+// Sum of losses in fp64, in token order.
+double sum_losses(const std::vector<float>& losses);
 
 // Number of labels a batch is trained on: targets that are not -100, or sequences.
 int64_t trained_labels(const Model& model, const Batch& batch);

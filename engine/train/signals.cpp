@@ -1,0 +1,49 @@
+#include "engine/train/signals.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+namespace engine {
+namespace {
+
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGUSR1};
+volatile sig_atomic_t g_requested = 0;
+struct sigaction g_previous[3];
+
+void on_signal(int signal) {
+  if (g_requested != 0 && signal == SIGINT) _exit(128 + SIGINT);
+  g_requested = signal;
+}
+
+}  // namespace
+
+InterruptGuard::InterruptGuard() {
+  g_requested = 0;
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;
+  for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &action, &g_previous[i]);
+}
+
+InterruptGuard::~InterruptGuard() {
+  for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &g_previous[i], nullptr);
+}
+
+int InterruptGuard::requested() {
+  return g_requested;
+}
+
+const char* signal_name(int signal) {
+  switch (signal) {
+    case SIGINT:
+      return "SIGINT";
+    case SIGTERM:
+      return "SIGTERM";
+    case SIGUSR1:
+      return "SIGUSR1";
+  }
+  return "a signal";
+}
+
+}  // namespace engine

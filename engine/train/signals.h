@@ -1,0 +1,20 @@
+// SIGINT, SIGTERM and SIGUSR1 ask a run to finish its step, write a checkpoint and exit; a second
+// SIGINT ends the process at once.
+#pragma once
+
+namespace engine {
+
+class InterruptGuard {
+ public:
+  InterruptGuard();   // installs the handlers
+  ~InterruptGuard();  // puts the old ones back
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+  // The signal that asked, or 0.
+  static int requested();
+};
+
+const char* signal_name(int signal);
+
+}  // namespace engine
