@@ -52,7 +52,7 @@ LoadReport load_weights(Runtime& runtime, Model& model, const Checkpoint& checkp
         entry = reader.take_optional(part.name, shape);
         if (!entry) report.initialized.push_back(part.name);
       } else {
-        entry = reader.take(names, shape);
+        entry = reader.take_any(names, shape);
       }
       if (!entry) continue;  // finish() reports all that are missing at once
       report.stored[part.name] = {entry->name, entry->dtype};

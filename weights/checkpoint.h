@@ -94,9 +94,9 @@ class CheckpointReader {
   const TensorEntry* take(std::string_view name, std::initializer_list<int64_t> shape);
   const TensorEntry* take(std::string_view name, std::span<const int64_t> shape);
   // The first of several spellings that is present; the first one is the name in messages.
-  const TensorEntry* take(const std::vector<std::string>& spellings,
-                          std::span<const int64_t> shape);
-  // As take(), for a tensor that the model can do without.
+  const TensorEntry* take_any(const std::vector<std::string>& spellings,
+                              std::span<const int64_t> shape);
+  // As take, for a tensor that the model can do without.
   const TensorEntry* take_optional(std::string_view name, std::span<const int64_t> shape);
 
   // Tensors that match this are no surprise: they count neither as used nor as unused.

@@ -122,11 +122,11 @@ const TensorEntry* CheckpointReader::take(std::string_view name,
 }
 
 const TensorEntry* CheckpointReader::take(std::string_view name, std::span<const int64_t> shape) {
-  return take(std::vector<std::string>{std::string(name)}, shape);
+  return take_any({std::string(name)}, shape);
 }
 
-const TensorEntry* CheckpointReader::take(const std::vector<std::string>& spellings,
-                                          std::span<const int64_t> shape) {
+const TensorEntry* CheckpointReader::take_any(const std::vector<std::string>& spellings,
+                                              std::span<const int64_t> shape) {
   ++asked_;
   for (const std::string& name : spellings) {
     if (const TensorEntry* entry = use(name, shape)) return entry;
