@@ -117,22 +117,30 @@ void export_checkpoint(const fs::path& directory, std::vector<TensorToWrite> ten
     files.emplace_back("model.safetensors.index.json", index.dump(2) + "\n");
   }
 
+  for (const auto& extra : options.extra_safetensors) writers.push_back(extra);
+
   uint64_t needed = 0;
   for (const auto& [name, content] : files) needed += content.size();
   for (const auto& [name, writer] : writers) needed += writer.file_bytes();
   require_free_disk(directory, needed);
 
   AtomicDirectory output(directory);
-  for (const auto& [name, content] : files) {
-    const fs::path path = output.path() / name;
+  const auto make_parent = [](const fs::path& path) {
     std::error_code error;
     fs::create_directories(path.parent_path(), error);
     if (error) throw write_error(path, error.value());
+  };
+  for (const auto& [name, content] : files) {
+    const fs::path path = output.path() / name;
+    make_parent(path);
     FileWriter writer(path, content.size());
     writer.write(content);
     writer.close();
   }
-  for (const auto& [name, writer] : writers) writer.write(output.path() / name);
+  for (const auto& [name, writer] : writers) {
+    make_parent(output.path() / name);
+    writer.write(output.path() / name);
+  }
   output.commit();
 }
 

@@ -22,6 +22,8 @@ struct ExportOptions {
   uint64_t max_shard_bytes = kDefaultMaxShardBytes;
   // Extra files, name to content (the engine's own state, a model card).
   std::vector<std::pair<std::string, std::string>> extra_files;
+  // Further safetensors files, path inside the directory to content (optimizer state).
+  std::vector<std::pair<std::string, SafetensorsWriter>> extra_safetensors;
   // Replace the directory when it exists. Otherwise only an empty one may be there.
   bool overwrite = false;
   // CRC-32C of every tensor in the metadata: see SafetensorsWriter::Options.
