@@ -21,6 +21,7 @@ std::string read_config_file(const std::string& path) {
   } catch (const Error& error) {
     Error named(ExitCode::usage, "CFG-FILE", error.message());
     for (const auto& [label, text] : error.details()) named.with(label, text);
+    if (error.code() == "IO-MISSING") named.fix("engine config new, for an example to start from");
     throw named;
   }
 }
@@ -84,8 +85,15 @@ void check_files(const TrainConfig& config, const Origins& origins) {
   if (config.model.path) check("model.path", *config.model.path);
   if (config.model.config) check("model.config", config.model.config->path);
   check("model.tokenizer", config.model.tokenizer);
-  for (const std::string& path : config.data.train) check("data.train", path);
-  for (const std::string& path : config.data.validation) check("data.validation", path);
+  const auto is_pattern = [](const std::string& path) {
+    return path.find_first_of("*?[") != std::string::npos;
+  };
+  for (const std::string& path : config.data.train) {
+    if (!is_pattern(path)) check("data.train", path);
+  }
+  for (const std::string& path : config.data.validation) {
+    if (!is_pattern(path)) check("data.validation", path);
+  }
 }
 
 std::vector<std::string> take_options(std::vector<std::string>& arguments, const Schema& schema) {

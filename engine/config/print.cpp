@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "engine/config/yaml_text.h"
+
 namespace engine {
 namespace {
 
@@ -43,25 +45,17 @@ std::string yaml_of(TrainConfig config, const Origins& origins, const ConfigPrin
   const Schema schema = train_schema(config);
   std::string text;
   std::vector<std::string> open;  // sections whose line has been written, outermost first
-  const auto open_section = [&](const std::string& key) {
-    while (!open.empty() && !(key + ".").starts_with(open.back() + ".")) open.pop_back();
-    if (!open.empty() && open.back() == key) return;
-    text += fmt::format("{:{}}{}:\n", "", 2 * depth_of(key), name_of(key));
-    open.push_back(key);
-  };
-  for (const Field& field : schema.fields) {
-    const auto found = origins.find(field.key);
-    const Origin origin = found == origins.end() ? Origin{} : found->second;
-    if (printing.changed_only && origin.level == Origin::Level::standard) continue;
-    // A nested section needs its parents; all have fields of their own except when filtered.
-    const std::string section = section_of(field.key);
-    for (size_t dot = section.find('.'); dot != std::string::npos;
-         dot = section.find('.', dot + 1)) {
-      open_section(section.substr(0, dot));
+  const auto open_section = [&](const std::string& section) {
+    while (!open.empty() && !(section + ".").starts_with(open.back() + ".")) open.pop_back();
+    size_t end = open.empty() ? 0 : open.back().size() + 1;
+    while (end < section.size()) {
+      end = std::min(section.find('.', end), section.size());
+      const std::string key = section.substr(0, end++);
+      text += fmt::format("{:{}}{}:\n", "", 2 * depth_of(key), name_of(key));
+      open.push_back(key);
     }
-    open_section(section);
-    std::string line = fmt::format("{:{}}{}: {}", "", 2 * depth_of(field.key), name_of(field.key),
-                                   value_text(field.slot));
+  };
+  const auto add_line = [&](std::string line, const Origin& origin) {
     if (printing.origins) {
       std::string where = origin.text;
       for (char& c : where) {
@@ -70,6 +64,25 @@ std::string yaml_of(TrainConfig config, const Origins& origins, const ConfigPrin
       line = padded(line, 42) + "  # " + where;
     }
     text += line + "\n";
+  };
+  for (const Field& field : schema.fields) {
+    const auto found = origins.find(field.key);
+    const Origin origin = found == origins.end() ? Origin{} : found->second;
+    if (printing.changed_only && origin.level == Origin::Level::standard) continue;
+    open_section(section_of(field.key));
+    const std::string head =
+        fmt::format("{:{}}{}:", "", 2 * depth_of(field.key), name_of(field.key));
+    const auto* map = std::get_if<std::optional<PathOrMap>*>(&field.slot);
+    if (map != nullptr && (*map)->has_value() && (**map)->json.size() > 2) {  // more than {}
+      add_line(head, origin);
+      const Json entries = Json::parse((**map)->json);
+      for (const auto& [key, value] : entries.items()) {
+        text += fmt::format("{:{}}{}: {}\n", "", 2 * depth_of(field.key) + 2, yaml_scalar(key),
+                            value.dump(-1, ' ', false, Json::error_handler_t::replace));
+      }
+    } else {
+      add_line(head + " " + value_text(field.slot), origin);
+    }
   }
   return text;
 }

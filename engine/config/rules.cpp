@@ -14,7 +14,6 @@ constexpr std::pair<std::string_view, std::string_view> kExclusive[] = {
     {"model.num_labels", "model.label_names"},
     {"data.validation", "data.validation_fraction"},
     {"train.epochs", "train.max_steps"},
-    {"train.micro_batch_tokens", "train.micro_batch_rows"},
     {"train.eval_every", "train.evals_per_epoch"},
     {"schedule.warmup_steps", "schedule.warmup_ratio"},
     {"schedule.decay_steps", "schedule.decay_ratio"},
@@ -156,16 +155,15 @@ class Rules {
   void check_batches() {
     const RunConfig& train = config_.train;
     const DataConfig& data = config_.data;
-    if (data.packing == Packing::rows && train.micro_batch_tokens) {
-      throw conflict("with data.packing=rows a micro-batch is a number of rows",
-                     {"data.packing", "train.micro_batch_tokens"})
-          .fix("train.micro_batch_rows, or data.packing=packed");
-    }
-    if (data.packing != Packing::rows && train.micro_batch_rows) {
-      throw conflict(fmt::format("with data.packing={} a micro-batch is a number of tokens",
-                                 choice_name(data.packing)),
+    if (data.packing == Packing::packed && train.micro_batch_rows) {
+      throw conflict("with data.packing=packed a micro-batch is a number of tokens",
                      {"data.packing", "train.micro_batch_rows"})
           .fix("train.micro_batch_tokens, or data.packing=rows");
+    }
+    if (data.drop_last && (data.packing != Packing::rows || !train.micro_batch_rows)) {
+      throw conflict("data.drop_last needs micro-batches of a fixed number of rows",
+                     {"data.drop_last", "data.packing", "train.micro_batch_rows"})
+          .fix("data.drop_last=false, or data.packing=rows and train.micro_batch_rows");
     }
     if (train.micro_batch_tokens && *train.micro_batch_tokens < data.max_length) {
       throw conflict("a row of data.max_length does not fit into a micro-batch",

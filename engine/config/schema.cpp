@@ -32,6 +32,14 @@ class Builder {
         {prefix_ + name, slot(member), range, std::move(doc), std::move(default_text)});
   }
 
+  // Only the first `count` spellings may be written.
+  template <class Enum>
+  void add_choice(const char* name, Enum& member, size_t count, std::string doc) {
+    add(name, member, std::move(doc));
+    ChoiceSlot& choice = std::get<ChoiceSlot>(schema_.fields.back().slot);
+    choice.names = choice.names.first(count);
+  }
+
   void add_bytes(const char* name, uint64_t& member, std::string doc, std::string default_text) {
     schema_.fields.push_back(
         {prefix_ + name, BytesSlot{&member}, kAny, std::move(doc), std::move(default_text)});
@@ -83,9 +91,11 @@ void add_data(Builder& b, DataConfig& c) {
   b.add("validation_fraction", c.validation_fraction,
         "Part of the training rows held out for validation; instead of `data.validation`",
         kProperFraction);
-  b.add("format", c.format, "Format of the files; auto goes by name and content");
+  b.add_choice("format", c.format, 4, "Format of the files; auto goes by name and content");
   b.add("fields", c.fields,
-        "Role to name of the field in the files, e.g. {prompt: question, completion: answer}");
+        "Role (text, prompt, completion, input_ids, labels) to name of the field, or to a template "
+        "of "
+        "fields: {prompt: \"Q: {question}\", completion: answer}");
   b.add("split", c.split, "What one document of a text file is");
   b.add("label_field", c.label_field,
         "Field with the class of a row, or with the group that its loss is reported under");
@@ -98,6 +108,8 @@ void add_data(Builder& b, DataConfig& c) {
   b.add("shuffle", c.shuffle,
         "Order of the rows in each epoch: seeded; torch, the order of the HF Trainer; or as in the "
         "files");
+  b.add("drop_last", c.drop_last,
+        "packing rows: leave out the last, smaller micro-batch of an epoch");
   b.add("add_bos", c.add_bos, "Begin each document with BOS; auto is as the tokenizer does");
   b.add("add_eos", c.add_eos, "End each document with EOS; auto adds it where it is missing");
   b.add("train_on", c.train_on, "Which tokens of a prompt/completion row have labels");
@@ -112,11 +124,11 @@ void add_train(Builder& b, RunConfig& c) {
   b.add("epochs", c.epochs, "Passes over the data; may be a fraction; or give `train.max_steps`",
         above(0), "3.0 unless max_steps is set");
   b.add("max_steps", c.max_steps, "Optimizer steps; or give `train.epochs`", at_least(1));
-  b.add("micro_batch_tokens", c.micro_batch_tokens,
-        "Tokens computed at once, for packing packed and stream", between(1, 1 << 30),
-        "8 × data.max_length");
-  b.add("micro_batch_rows", c.micro_batch_rows, "Rows computed at once, for packing rows",
-        between(1, 1 << 24), "8");
+  b.add("micro_batch_tokens", c.micro_batch_tokens, "Tokens computed at once, at most",
+        between(1, 1 << 30), "8 × data.max_length, unless packing rows");
+  b.add("micro_batch_rows", c.micro_batch_rows,
+        "Rows computed at once, at most; for packing rows and stream", between(1, 1 << 24),
+        "8 for packing rows");
   b.add("accumulation", c.accumulation, "Micro-batches per optimizer step", between(1, 1 << 24));
   b.add("max_grad_norm", c.max_grad_norm, "Gradients with a larger norm are scaled down; 0 is off",
         at_least(0));

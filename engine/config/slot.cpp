@@ -12,8 +12,11 @@ struct Overloaded : Functions... {
   using Functions::operator()...;
 };
 
+// Shortest text that reads back as the same number, and that looks like a float: 1.0, 5e-05.
 std::string number_text(double value) {
-  return fmt::format("{}", value);
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_of(".en") == std::string::npos) text += ".0";
+  return text;
 }
 
 std::string bytes_text(uint64_t bytes) {
@@ -98,27 +101,28 @@ std::string range_text(const Range& range) {
 }
 
 std::string value_text(const Slot& slot) {
-  return std::visit(Overloaded{
-                        [](const bool* v) -> std::string { return *v ? "true" : "false"; },
-                        [](const int64_t* v) { return std::to_string(*v); },
-                        [](const uint64_t* v) { return std::to_string(*v); },
-                        [](const double* v) { return number_text(*v); },
-                        [](const std::string* v) { return yaml_scalar(*v); },
-                        [](const std::vector<std::string>* v) { return list_text(*v); },
-                        [](const std::map<std::string, std::string>* v) { return map_text(*v); },
-                        [](const ChoiceSlot& v) { return std::string(v.names[v.get(v.member)]); },
-                        [](const BytesSlot& v) { return bytes_text(*v.member); },
-                        [](const auto* v) { return optional_text(v); },
-                    },
-                    slot);
+  return std::visit(
+      Overloaded{
+          [](const bool* v) -> std::string { return *v ? "true" : "false"; },
+          [](const int64_t* v) { return std::to_string(*v); },
+          [](const uint64_t* v) { return std::to_string(*v); },
+          [](const double* v) { return number_text(*v); },
+          [](const std::string* v) { return yaml_scalar(*v); },
+          [](const std::vector<std::string>* v) { return list_text(*v); },
+          [](const std::map<std::string, std::string>* v) { return map_text(*v); },
+          [](const ChoiceSlot& v) { return std::string(v.names.data()[v.get(v.member)]); },
+          [](const BytesSlot& v) { return bytes_text(*v.member); },
+          [](const auto* v) { return optional_text(v); },
+      },
+      slot);
 }
 
 bool is_set(const Slot& slot) {
   return std::visit(Overloaded{
-                        [](const std::string* v) { return !v->empty(); },
-                        [](const std::vector<std::string>* v) { return !v->empty(); },
-                        [](const std::map<std::string, std::string>* v) { return !v->empty(); },
-                        []<class T>(const std::optional<T>* v) { return v->has_value(); },
+                        [](std::string* v) { return !v->empty(); },
+                        [](std::vector<std::string>* v) { return !v->empty(); },
+                        [](std::map<std::string, std::string>* v) { return !v->empty(); },
+                        []<class T>(std::optional<T>* v) { return v->has_value(); },
                         [](const auto&) { return true; },
                     },
                     slot);

@@ -28,6 +28,8 @@ enum class ModelInit { automatic, pretrained, random };
 enum class ModelTask { causal_lm, sequence_classification };
 enum class SaveDtype { automatic, float32, bfloat16 };
 
+// csv and tsv are recognised by the names of files, in order to be refused; no config can ask for
+// them.
 enum class DataFormat { automatic, text, jsonl, json, csv, tsv };
 enum class TextSplit { lines, blank_lines, whole };
 enum class Overflow { error, drop, truncate_right, truncate_left, split };
@@ -85,7 +87,8 @@ struct DataConfig {
   // At most one of validation and validation_fraction: this part of the training rows is held out.
   std::optional<double> validation_fraction;
   DataFormat format = DataFormat::automatic;
-  // Role to name of the field in the file: {text: body, prompt: question, completion: answer}.
+  // Role to name of the field in the file, or to a template of several fields:
+  // {prompt: "Question: {question}\nAnswer:", completion: answer}.
   std::map<std::string, std::string> fields;
   TextSplit split = TextSplit::blank_lines;  // text files: what one document is
   std::string label_field;              // class label, or group for per-label loss; empty = none
@@ -94,6 +97,7 @@ struct DataConfig {
   OnNoTarget on_no_target = OnNoTarget::error;  // rows without a single trained token
   Packing packing = Packing::packed;
   Shuffle shuffle = Shuffle::seeded;
+  bool drop_last = false;  // packing rows: leave out the last, smaller micro-batch of an epoch
   Toggle add_bos = Toggle::automatic;      // automatic = as the tokenizer does
   Toggle add_eos = Toggle::automatic;      // automatic = at the end of every document
   TrainOn train_on = TrainOn::completion;  // prompt/completion rows: which tokens have labels
@@ -118,8 +122,8 @@ struct RunConfig {  // section `train`
   // One of epochs and max_steps (default: 3 epochs).
   std::optional<double> epochs;
   std::optional<int64_t> max_steps;
-  // One of the two. Tokens for data.packing packed and stream (default 8 × data.max_length), rows
-  // for data.packing rows (default 8).
+  // What is computed at once. packed: tokens (default 8 × data.max_length). rows: rows (default 8),
+  // or tokens, or both: whichever is reached first. stream: the same, by default tokens.
   std::optional<int64_t> micro_batch_tokens;
   std::optional<int64_t> micro_batch_rows;
   int64_t accumulation = 1;    // micro-batches per optimizer step
