@@ -91,7 +91,8 @@ double ulp(DType dtype, double value);
 // The twin rule. `twin` computes the reference formula but rounds where the contract says that the
 // kernel rounds; without one, the twin is the reference rounded to the output's dtype.
 //   max|actual - reference| <= 2 max|twin - reference| + 1 ulp of max|reference|
-//   ‖actual - reference‖ / ‖reference‖ < 4e-3 (bf16) or 1e-5 (f32)
+//   ‖actual - reference‖ / ‖reference‖ <= 4e-3 (bf16) or 1e-5 (f32), or twice the twin's where
+//                                       the formula itself cancels more than that
 // Infinities and NaN fail.
 void expect_close(const Values& actual, DType dtype, const Values& reference, const Values& twin,
                   const std::string& what);

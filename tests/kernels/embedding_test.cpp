@@ -1,0 +1,231 @@
+#include "tests/kernels/reference/rounding.h"
+
+namespace engine::kernels::testing {
+namespace {
+
+ENGINE_KERNEL_TEST_SUITE(EmbeddingTest);
+
+constexpr int64_t kShapes[][2] = {{0, 8}, {1, 1}, {3, 3}, {17, 63}, {65, 65}, {40, 1000}};
+constexpr int64_t kRows = 23, kPositions = 70;
+
+struct Inputs {
+  int64_t tokens, hidden;
+  Values ids, positions, table, position_table;
+};
+Inputs inputs(Random& random, int64_t tokens, int64_t hidden, DType dtype) {
+  return {tokens,
+          hidden,
+          random.integers(tokens, 0, kRows - 1),
+          random.integers(tokens, 0, kPositions - 1),
+          random.normal(kRows * hidden, dtype),
+          random.normal(kPositions * hidden, dtype)};
+}
+
+// scale·table rounded to the output, then the sum rounded to the output.
+Values embed(const Inputs& in, float scale, bool with_positions, Rounding round) {
+  Values out;
+  for (int64_t t = 0; t < in.tokens; ++t) {
+    for (int64_t i = 0; i < in.hidden; ++i) {
+      double v = scale * in.table[static_cast<int64_t>(in.ids[t]) * in.hidden + i];
+      if (with_positions) {
+        v = round(v) + in.position_table[static_cast<int64_t>(in.positions[t]) * in.hidden + i];
+      }
+      out.push_back(round(v));
+    }
+  }
+  return out;
+}
+
+TEST_P(EmbeddingTest, ForwardLooksUpScalesAndAddsPositions) {
+  Random random(1);
+  for (DType table_type : {DType::f32, DType::bf16}) {
+    for (DType output_type : {DType::f32, DType::bf16}) {
+      for (const auto& [tokens, hidden] : kShapes) {
+        const Inputs in = inputs(random, tokens, hidden, table_type);
+        DeviceArray ids(stream(), DType::i32, in.ids);
+        DeviceArray positions(stream(), DType::i32, in.positions);
+        DeviceArray table(stream(), table_type, in.table);
+        DeviceArray position_table(stream(), table_type, in.position_table);
+        for (float scale : {1.0f, 11.3125f}) {
+          for (bool with_positions : {false, true}) {
+            DeviceArray out(stream(), output_type, tokens * hidden);
+            ops().embedding_forward(
+                stream(), {.tokens = tokens,
+                           .hidden = hidden,
+                           .ids = ids.as<int32_t>(),
+                           .table = table.data(),
+                           .scale = scale,
+                           .positions = with_positions ? positions.as<int32_t>() : nullptr,
+                           .position_table = with_positions ? position_table.data() : nullptr,
+                           .out = out.data(),
+                           .table_dtype = table_type,
+                           .output_dtype = output_type});
+            const Values twin = embed(in, scale, with_positions, rounding_to(output_type));
+            expect_close(out, embed(in, scale, with_positions, no_rounding()), twin, "out");
+            // one exact operation, one rounding: no freedom
+            if (!with_positions || scale == 1.0f) expect_equal(out.values(), twin, "out");
+          }
+        }
+      }
+    }
+  }
+}
+
+struct Gradients {
+  Values table, positions;
+};
+Gradients gradients(const Inputs& in, const Values& d_out, double scale, int64_t padding_id,
+                    const Values& start_table, const Values& start_positions) {
+  Gradients g{start_table, start_positions};
+  for (int64_t t = 0; t < in.tokens; ++t) {
+    for (int64_t i = 0; i < in.hidden; ++i) {
+      const double d = d_out[t * in.hidden + i];
+      const auto id = static_cast<int64_t>(in.ids[t]);
+      if (id != padding_id) g.table[id * in.hidden + i] += scale * d;
+      g.positions[static_cast<int64_t>(in.positions[t]) * in.hidden + i] += d;
+    }
+  }
+  return g;
+}
+
+TEST_P(EmbeddingTest, BackwardSumsExactlyOnIntegers) {
+  Random random(2);
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    for (const auto& [tokens, hidden] : kShapes) {
+      const Inputs in = inputs(random, tokens, hidden, dtype);
+      const Values d_out_values = random.integers(tokens * hidden, -8, 8);
+      const Values start_table = random.integers(kRows * hidden, -8, 8);
+      const Values start_positions = random.integers(kPositions * hidden, -8, 8);
+      DeviceArray ids(stream(), DType::i32, in.ids);
+      DeviceArray positions(stream(), DType::i32, in.positions);
+      DeviceArray d_out(stream(), dtype, d_out_values);
+      DeviceArray workspace(
+          stream(), DType::u8,
+          static_cast<int64_t>(ops().embedding_backward_workspace(tokens, kRows, kPositions)));
+      for (int64_t padding_id : {int64_t{-1}, tokens > 0 ? int64_t(in.ids[0]) : int64_t{0}}) {
+        DeviceArray d_table(stream(), DType::f32, start_table);
+        DeviceArray d_positions(stream(), DType::f32, start_positions);
+        ops().embedding_backward(stream(), {.tokens = tokens,
+                                            .hidden = hidden,
+                                            .rows = kRows,
+                                            .position_rows = kPositions,
+                                            .ids = ids.as<int32_t>(),
+                                            .positions = positions.as<int32_t>(),
+                                            .d_out = d_out.data(),
+                                            .d_table = d_table.as<float>(),
+                                            .d_position_table = d_positions.as<float>(),
+                                            .scale = 0.5f,
+                                            .padding_id = padding_id,
+                                            .workspace = workspace.data(),
+                                            .output_dtype = dtype});
+        const Gradients expected =
+            gradients(in, d_out_values, 0.5, padding_id, start_table, start_positions);
+        expect_equal(d_table.values(), expected.table, "d_table");
+        expect_equal(d_positions.values(), expected.positions, "d_position_table");
+      }
+    }
+  }
+}
+
+TEST_P(EmbeddingTest, BackwardOfOneHotTokenAndFrozenTables) {
+  // every token names the same row: the worst case for sums and for races
+  Random random(3);
+  constexpr int64_t kTokens = 1000, kHidden = 200;
+  const Values d_out_values = random.normal(kTokens * kHidden, DType::bf16);
+  DeviceArray ids(stream(), DType::i32, Values(kTokens, 5.0));
+  DeviceArray d_out(stream(), DType::bf16, d_out_values);
+  DeviceArray workspace(
+      stream(), DType::u8,
+      static_cast<int64_t>(ops().embedding_backward_workspace(kTokens, kRows, 0)));
+  DeviceArray d_table(stream(), DType::f32, Values(kRows * kHidden));
+  ops().embedding_backward(stream(), {.tokens = kTokens,
+                                      .hidden = kHidden,
+                                      .rows = kRows,
+                                      .ids = ids.as<int32_t>(),
+                                      .d_out = d_out.data(),
+                                      .d_table = d_table.as<float>(),
+                                      .workspace = workspace.data(),
+                                      .output_dtype = DType::bf16});
+  Values exact(kRows * kHidden), twin(kRows * kHidden);
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (int64_t i = 0; i < kHidden; ++i) {
+      exact[5 * kHidden + i] += d_out_values[t * kHidden + i];
+      twin[5 * kHidden + i] =
+          rounded(DType::f32, twin[5 * kHidden + i] + d_out_values[t * kHidden + i]);
+    }
+  }
+  expect_close(d_table, exact, twin, "d_table");
+}
+
+TEST_P(EmbeddingTest, GatherAndScatterRows) {
+  Random random(4);
+  for (DType dtype : {DType::f32, DType::bf16, DType::i32}) {
+    for (int64_t width : {1, 3, 64, 65}) {
+      const Values rows_values = {7, 0, 22, 3, 9, 15};  // distinct
+      const int64_t count = static_cast<int64_t>(rows_values.size());
+      const Values x_values = random.integers(kRows * width, -100, 100);
+      DeviceArray rows(stream(), DType::i32, rows_values), x(stream(), dtype, x_values);
+      DeviceArray gathered(stream(), dtype, count * width);
+      ops().gather_rows(stream(), {.count = count,
+                                   .width = width,
+                                   .rows = rows.as<int32_t>(),
+                                   .x = x.data(),
+                                   .out = gathered.data(),
+                                   .dtype = dtype});
+      Values expected;
+      for (double row : rows_values) {
+        const auto from = x_values.begin() + static_cast<int64_t>(row) * width;
+        expected.insert(expected.end(), from, from + width);
+      }
+      expect_equal(gathered.values(), expected, "gathered");
+
+      Values target = random.integers(kRows * width, -100, 100);
+      DeviceArray out(stream(), dtype, target);
+      ops().scatter_rows(stream(), {.count = count,
+                                    .width = width,
+                                    .rows = rows.as<int32_t>(),
+                                    .x = gathered.data(),
+                                    .out = out.data(),
+                                    .dtype = dtype});
+      for (int64_t i = 0; i < count; ++i) {
+        std::copy_n(expected.begin() + i * width, width,
+                    target.begin() + static_cast<int64_t>(rows_values[i]) * width);
+      }
+      expect_equal(out.values(), target, "scattered");
+    }
+  }
+}
+
+TEST_P(EmbeddingTest, SameBitsOnAnyThreadCount) {
+  Random random(5);
+  const Inputs in = inputs(random, 300, 640, DType::bf16);
+  const Values d_out_values = random.normal(in.tokens * in.hidden, DType::f32);
+  const auto body = [&] {
+    DeviceArray ids(stream(), DType::i32, in.ids);
+    DeviceArray positions(stream(), DType::i32, in.positions);
+    DeviceArray d_out(stream(), DType::f32, d_out_values);
+    DeviceArray d_table(stream(), DType::f32, Values(kRows * in.hidden));
+    DeviceArray d_positions(stream(), DType::f32, Values(kPositions * in.hidden));
+    DeviceArray workspace(
+        stream(), DType::u8,
+        static_cast<int64_t>(ops().embedding_backward_workspace(in.tokens, kRows, kPositions)));
+    ops().embedding_backward(stream(), {.tokens = in.tokens,
+                                        .hidden = in.hidden,
+                                        .rows = kRows,
+                                        .position_rows = kPositions,
+                                        .ids = ids.as<int32_t>(),
+                                        .positions = positions.as<int32_t>(),
+                                        .d_out = d_out.data(),
+                                        .d_table = d_table.as<float>(),
+                                        .d_position_table = d_positions.as<float>(),
+                                        .scale = 1.7f,
+                                        .workspace = workspace.data(),
+                                        .output_dtype = DType::f32});
+    return bytes_of({&d_table, &d_positions});
+  };
+  expect_same_on_any_thread_count(body);
+  expect_repeatable(body);
+}
+
+}  // namespace
+}  // namespace engine::kernels::testing

@@ -1,0 +1,286 @@
+#include <cmath>
+
+#include "tests/kernels/reference/norm.h"
+
+namespace engine::kernels::testing {
+namespace {
+
+ENGINE_KERNEL_TEST_SUITE(NormTest);
+
+constexpr NormKind kKinds[] = {NormKind::layer_norm, NormKind::rms_llama, NormKind::rms_gemma,
+                               NormKind::rms_t5};
+struct Types {
+  DType compute, residual;
+};
+constexpr Types kTypes[] = {
+    {DType::f32, DType::f32}, {DType::bf16, DType::bf16}, {DType::bf16, DType::f32}};
+// the last two have more than one partial sum of the weight's gradient
+constexpr int64_t kShapes[][2] = {{0, 8},  {1, 1},  {3, 3},    {4, 11},   {2, 17},
+                                  {5, 63}, {4, 65}, {2, 1000}, {33, 129}, {1100, 48}};
+
+reference::NormInputs inputs(NormKind kind, int64_t tokens, int64_t hidden, DType dtype,
+                             Random& random) {
+  reference::NormInputs in{kind, tokens, hidden, rounded(DType::f32, 1e-5), {}, {}};
+  in.weight = random.uniform(hidden, dtype, 0.5, 1.5);
+  if (kind == NormKind::rms_gemma) in.weight = random.uniform(hidden, dtype, -0.5, 0.5);
+  if (kind == NormKind::layer_norm) in.bias = random.normal(hidden, dtype, 0.2);
+  return in;
+}
+
+struct Data {
+  Values x, delta, dy, d_residual;
+};
+Data data(const reference::NormInputs& in, Types types, Random& random) {
+  const int64_t count = in.tokens * in.hidden;
+  Data d{random.normal(count, types.residual, 2.0), random.normal(count, types.compute),
+         random.normal(count, types.compute), random.normal(count, types.residual)};
+  for (double& v : d.x) v = rounded(types.residual, v + 0.5);  // a mean to remove
+  return d;
+}
+
+NormForward forward_arguments(const reference::NormInputs& in, Types types) {
+  return {.kind = in.kind,
+          .tokens = in.tokens,
+          .hidden = in.hidden,
+          .eps = static_cast<float>(in.eps),
+          .compute_dtype = types.compute,
+          .residual_dtype = types.residual};
+}
+
+TEST_P(NormTest, ForwardMatchesTheReference) {
+  Random random(1);
+  for (NormKind kind : kKinds) {
+    for (Types types : kTypes) {
+      for (const auto& [tokens, hidden] : kShapes) {
+        const auto in = inputs(kind, tokens, hidden, types.compute, random);
+        const Data d = data(in, types, random);
+        DeviceArray weight(stream(), types.compute, in.weight);
+        DeviceArray bias(stream(), types.compute, in.bias);
+        DeviceArray delta(stream(), types.compute, d.delta);
+        const int64_t count = tokens * hidden;
+        for (bool with_delta : {false, true}) {
+          const Values& delta_values = with_delta ? d.delta : Values{};
+          const auto exact =
+              reference::norm_forward<double>(in, d.x, delta_values, no_rounding(), no_rounding());
+          const auto twin = reference::norm_forward<float>(
+              in, d.x, delta_values, rounding_to(types.compute), rounding_to(types.residual));
+          DeviceArray x(stream(), types.residual, d.x), r(stream(), types.residual, count);
+          DeviceArray y(stream(), types.compute, count);
+          DeviceArray mean(stream(), DType::f32, tokens), rstd(stream(), DType::f32, tokens);
+          NormForward arguments = forward_arguments(in, types);
+          arguments.x = x.data();
+          arguments.delta = with_delta ? delta.data() : nullptr;
+          arguments.residual_out = r.data();
+          arguments.weight = weight.data();
+          arguments.bias = in.bias.empty() ? nullptr : bias.data();
+          arguments.y = y.data();
+          arguments.mean = mean.as<float>();
+          arguments.rstd = rstd.as<float>();
+          ops().norm_forward(stream(), arguments);
+          expect_equal(r.values(), twin.r, "residual_out is x + delta, rounded once");
+          expect_close(y, exact.y, twin.y, "y");
+          // statistics are of r as stored, in fp32
+          const auto stored =
+              reference::norm_forward<double>(in, twin.r, {}, no_rounding(), no_rounding());
+          const auto stored_twin = reference::norm_forward<float>(
+              in, twin.r, {}, rounding_to(types.compute), rounding_to(types.residual));
+          expect_close(rstd, stored.rstd, stored_twin.rstd, "rstd");
+          if (kind == NormKind::layer_norm) {
+            expect_close(mean, stored.mean, stored_twin.mean, "mean");
+          }
+          const Bytes y_bytes = y.bytes(), r_bytes = r.bytes();
+
+          // residual_out = x, no statistics
+          DeviceArray y2(stream(), types.compute, count);
+          arguments.residual_out = with_delta ? x.data() : nullptr;
+          arguments.y = y2.data();
+          arguments.mean = arguments.rstd = nullptr;
+          ops().norm_forward(stream(), arguments);
+          EXPECT_EQ(y2.bytes(), y_bytes) << "in place";
+          EXPECT_EQ(x.bytes(), r_bytes) << "in place";
+        }
+      }
+    }
+  }
+}
+
+TEST_P(NormTest, BackwardMatchesTheReference) {
+  Random random(2);
+  for (NormKind kind : kKinds) {
+    for (Types types : kTypes) {
+      for (const auto& [tokens, hidden] : kShapes) {
+        if (hidden < 8) continue;  // dx is then a difference of nearly equal numbers
+        const auto in = inputs(kind, tokens, hidden, types.compute, random);
+        const Data d = data(in, types, random);
+        const auto statistics =
+            reference::norm_forward<double>(in, d.x, {}, no_rounding(), no_rounding());
+        const Values mean_values = rounded(DType::f32, statistics.mean);
+        const Values rstd_values = rounded(DType::f32, statistics.rstd);
+        const Values start = random.integers(hidden, -3, 3);  // gradients accumulate
+        const int64_t count = tokens * hidden;
+        DeviceArray weight(stream(), types.compute, in.weight);
+        DeviceArray x(stream(), types.residual, d.x), dy(stream(), types.compute, d.dy);
+        DeviceArray mean(stream(), DType::f32, mean_values);
+        DeviceArray rstd(stream(), DType::f32, rstd_values);
+        DeviceArray workspace(stream(), DType::u8,
+                              static_cast<int64_t>(ops().norm_backward_workspace(tokens, hidden)));
+        for (bool with_residual : {false, true}) {
+          const Values& residual_values = with_residual ? d.d_residual : Values{};
+          auto exact = reference::norm_backward<double>(in, d.x, mean_values, rstd_values, d.dy,
+                                                        residual_values, no_rounding());
+          auto twin = reference::norm_backward<float>(in, d.x, mean_values, rstd_values, d.dy,
+                                                      residual_values, rounding_to(types.residual));
+          for (int64_t i = 0; i < hidden; ++i) {
+            for (auto* g : {&exact, &twin}) {
+              g->d_weight[i] += start[i];
+              g->d_bias[i] += start[i];
+            }
+          }
+          DeviceArray d_residual(stream(), types.residual, d.d_residual);
+          DeviceArray dx(stream(), types.residual, count);
+          DeviceArray d_weight(stream(), DType::f32, start), d_bias(stream(), DType::f32, start);
+          NormBackward arguments = {
+              .kind = kind,
+              .tokens = tokens,
+              .hidden = hidden,
+              .dy = dy.data(),
+              .d_residual = with_residual ? d_residual.data() : nullptr,
+              .x = x.data(),
+              .weight = weight.data(),
+              .mean = mean.as<float>(),
+              .rstd = rstd.as<float>(),
+              .dx = dx.data(),
+              .d_weight = d_weight.as<float>(),
+              .d_bias = kind == NormKind::layer_norm ? d_bias.as<float>() : nullptr,
+              .workspace = workspace.data(),
+              .compute_dtype = types.compute,
+              .residual_dtype = types.residual};
+          ops().norm_backward(stream(), arguments);
+          expect_close(dx, exact.dx, twin.dx, "dx");
+          expect_close(d_weight, exact.d_weight, twin.d_weight, "d_weight");
+          if (kind == NormKind::layer_norm) {
+            expect_close(d_bias, exact.d_bias, twin.d_bias, "d_bias");
+          }
+          if (!with_residual) continue;
+          // frozen weights, and dx in d_residual
+          const Bytes dx_bytes = dx.bytes();
+          arguments.dx = d_residual.data();
+          arguments.d_weight = arguments.d_bias = nullptr;
+          arguments.workspace = nullptr;
+          ops().norm_backward(stream(), arguments);
+          EXPECT_EQ(d_residual.bytes(), dx_bytes) << "dx = d_residual";
+        }
+      }
+    }
+  }
+}
+
+TEST_P(NormTest, RowsOfEqualMagnitudeAreExact) {
+  // r = ±2 with as many of each: mean 0, mean square 4, eps 0: x̂ = ±1 exactly, y = ±w.
+  for (NormKind kind : kKinds) {
+    Values x, weight, expected;
+    for (int i = 0; i < 64; ++i) weight.push_back(0.25 * (i % 7) - 0.5);
+    for (int i = 0; i < 128; ++i) {
+      x.push_back(i % 2 == 0 ? 2 : -2);
+      const double gain = weight[i % 64] + (kind == NormKind::rms_gemma ? 1 : 0);
+      expected.push_back(i % 2 == 0 ? gain : -gain);
+    }
+    DeviceArray x_array(stream(), DType::bf16, x), w(stream(), DType::bf16, weight);
+    DeviceArray y(stream(), DType::bf16, 128);
+    ops().norm_forward(stream(), {.kind = kind,
+                                  .tokens = 2,
+                                  .hidden = 64,
+                                  .eps = 0.0f,
+                                  .x = x_array.data(),
+                                  .weight = w.data(),
+                                  .y = y.data(),
+                                  .compute_dtype = DType::bf16,
+                                  .residual_dtype = DType::bf16});
+    expect_equal(y.values(), expected, "y");
+  }
+}
+
+TEST(NormReference, BackwardIsTheGradient) {
+  Random random(3);
+  for (NormKind kind : kKinds) {
+    auto in = inputs(kind, 3, 7, DType::f32, random);
+    const Data d = data(in, {DType::f32, DType::f32}, random);
+    // r reaches the loss through y and through the residual
+    const auto loss = [&](const Values& x) {
+      const auto out =
+          reference::norm_forward<double>(in, x, d.delta, no_rounding(), no_rounding());
+      return dot(out.y, d.dy) + dot(out.r, d.d_residual);
+    };
+    const auto out =
+        reference::norm_forward<double>(in, d.x, d.delta, no_rounding(), no_rounding());
+    const auto gradients = reference::norm_backward<double>(in, out.r, out.mean, out.rstd, d.dy,
+                                                            d.d_residual, no_rounding());
+    expect_gradient(loss, d.x, gradients.dx, "x");
+    const Values weight = in.weight;
+    expect_gradient(
+        [&](const Values& w) {
+          in.weight = w;
+          return loss(d.x);
+        },
+        weight, gradients.d_weight, "weight");
+    in.weight = weight;
+    if (kind != NormKind::layer_norm) continue;
+    expect_gradient(
+        [&](const Values& b) {
+          in.bias = b;
+          return loss(d.x);
+        },
+        Values(in.bias), gradients.d_bias, "bias");
+  }
+}
+
+TEST_P(NormTest, SameBitsOnAnyThreadCount) {
+  Random random(4);
+  const Types types{DType::bf16, DType::f32};
+  const auto in = inputs(NormKind::layer_norm, 301, 257, types.compute, random);
+  const Data d = data(in, types, random);
+  const int64_t count = in.tokens * in.hidden;
+  const auto body = [&] {
+    DeviceArray weight(stream(), types.compute, in.weight);
+    DeviceArray bias(stream(), types.compute, in.bias), delta(stream(), types.compute, d.delta);
+    DeviceArray x(stream(), types.residual, d.x), y(stream(), types.compute, count);
+    DeviceArray mean(stream(), DType::f32, in.tokens), rstd(stream(), DType::f32, in.tokens);
+    NormForward forward = forward_arguments(in, types);
+    forward.residual_out = x.data();
+    forward.x = x.data();
+    forward.delta = delta.data();
+    forward.weight = weight.data();
+    forward.bias = bias.data();
+    forward.y = y.data();
+    forward.mean = mean.as<float>();
+    forward.rstd = rstd.as<float>();
+    ops().norm_forward(stream(), forward);
+    DeviceArray dy(stream(), types.compute, d.dy), dx(stream(), types.residual, d.d_residual);
+    DeviceArray d_weight(stream(), DType::f32, Values(in.hidden));
+    DeviceArray d_bias(stream(), DType::f32, Values(in.hidden));
+    DeviceArray workspace(
+        stream(), DType::u8,
+        static_cast<int64_t>(ops().norm_backward_workspace(in.tokens, in.hidden)));
+    ops().norm_backward(stream(), {.kind = in.kind,
+                                   .tokens = in.tokens,
+                                   .hidden = in.hidden,
+                                   .dy = dy.data(),
+                                   .d_residual = dx.data(),
+                                   .x = x.data(),
+                                   .weight = weight.data(),
+                                   .mean = mean.as<float>(),
+                                   .rstd = rstd.as<float>(),
+                                   .dx = dx.data(),
+                                   .d_weight = d_weight.as<float>(),
+                                   .d_bias = d_bias.as<float>(),
+                                   .workspace = workspace.data(),
+                                   .compute_dtype = types.compute,
+                                   .residual_dtype = types.residual});
+    return bytes_of({&x, &y, &mean, &rstd, &dx, &d_weight, &d_bias});
+  };
+  expect_same_on_any_thread_count(body);
+  expect_repeatable(body);
+}
+
+}  // namespace
+}  // namespace engine::kernels::testing
