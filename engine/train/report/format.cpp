@@ -43,12 +43,13 @@ std::string human_count(double value, int decimals) {
 
 std::string human_rate(double per_second) {
   if (!std::isfinite(per_second)) return fmt::format("{}", per_second);
+  const Unit unit = unit_for(per_second, 0);
+  std::string text;
   for (const int decimals : {2, 1, 0}) {
-    const Unit unit = unit_for(per_second, decimals);
-    const std::string text = fmt::format("{:.{}f}", per_second / unit.scale, decimals);
-    if (text.size() <= 4 || decimals == 0) return text + unit.suffix;
+    text = fmt::format("{:.{}f}", per_second / unit.scale, decimals);
+    if (text.size() <= 4) break;
   }
-  return {};
+  return text + unit.suffix;
 }
 
 std::string grouped(int64_t value) {
@@ -90,8 +91,12 @@ std::string fixed_width(double value, int width) {
       if (static_cast<int>(text.size()) <= width) return fmt::format("{:>{}}", text, width);
     }
     // Too long for digits: one digit and the shortest exponent, 3.2e+12 → "3e+12" or "3e12".
-    const int exponent = static_cast<int>(std::floor(std::log10(std::abs(value))));
-    const double mantissa = value / std::pow(10.0, exponent);
+    int exponent = static_cast<int>(std::floor(std::log10(std::abs(value))));
+    double mantissa = std::round(value / std::pow(10.0, exponent));
+    if (std::abs(mantissa) >= 10) {  // 9.9e12 → 1e13
+      mantissa /= 10;
+      ++exponent;
+    }
     const std::string full = fmt::format("{:.0f}e{:+}", mantissa, exponent);
     if (static_cast<int>(full.size()) <= width) return fmt::format("{:>{}}", full, width);
     return fmt::format("{:>{}}", fmt::format("{:.0f}e{}", mantissa, exponent), width);

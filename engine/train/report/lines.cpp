@@ -166,9 +166,6 @@ std::string sample_line(const SampleRecord& record, const TextStyle& style) {
   const std::string ellipsis = style.pick("…", "...");
   std::string start = fmt::format("sample {}", record.step);
   if (!record.name.empty()) start += " [" + escape_line(record.name) + "]";
-  std::string end;
-  if (!record.reference.empty()) end += "  (ref \"" + escape_line(record.reference) + "\")";
-  end += fmt::format("  {} tok  stop={}", record.tokens, record.stop);
   // The end of the prompt is what the text continues.
   constexpr size_t kPromptBytes = 24;
   std::string prompt = escape_line(record.prompt);
@@ -179,14 +176,27 @@ std::string sample_line(const SampleRecord& record, const TextStyle& style) {
     prompt = ellipsis + prompt.substr(from);
   }
   std::string text = escape_line(record.text);
+  std::string reference = escape_line(record.reference);
+  const std::string stop = fmt::format("  {} tok  stop={}", record.tokens, record.stop);
   if (style.width > 0) {
-    const int taken = display_width(start) + display_width(prompt) + display_width(arrow) +
-                      display_width(end) + 7;
-    const int room = std::max(20, style.width - taken);
-    if (display_width(text) > room) {
-      text = cut_to_width(text, room - display_width(ellipsis)) + ellipsis;
+    // What is left is for the text; the reference may take up to half of it.
+    constexpr int kPunctuation = 7;
+    constexpr int kReferencePunctuation = 10;
+    const auto shorten = [&](std::string& words, int room) {
+      if (display_width(words) <= room) return;
+      words = cut_to_width(words, std::max(0, room - display_width(ellipsis))) + ellipsis;
+    };
+    int room = style.width - display_width(start) - display_width(prompt) - display_width(arrow) -
+               display_width(stop) - kPunctuation;
+    if (!reference.empty()) {
+      room -= kReferencePunctuation;
+      shorten(reference, std::max(room / 2, room - display_width(text)));
+      room -= display_width(reference);
     }
+    shorten(text, room);
   }
+  std::string end = reference.empty() ? "" : "  (ref \"" + reference + "\")";
+  end += stop;
   return fmt::format("{} \"{}\" {} \"{}\"{}", style.bold(start), prompt, arrow, text,
                      style.dim(end));
 }
