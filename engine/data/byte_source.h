@@ -13,7 +13,7 @@ namespace engine {
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
-  // Fills up to `size` bytes; fewer only at the end, 0 after it.
+  // Gives between 1 and `size` bytes, 0 at the end.
   virtual size_t read(char* buffer, size_t size) = 0;
 };
 

@@ -103,6 +103,11 @@ void RowScanner::check_text(const std::string& text, uint64_t offset, uint64_t l
 }
 
 void RowScanner::start() {
+  while (end_ < 3) {  // bytes may come one at a time
+    const size_t count = source_->read(buffer_.data() + end_, buffer_.size() - end_);
+    if (count == 0) break;
+    end_ += count;
+  }
   const int first = peek();
   const std::string_view head(buffer_.data() + begin_, end_ - begin_);
   if (head.starts_with("\xef\xbb\xbf")) {  // UTF-8 byte order mark
