@@ -42,7 +42,8 @@ EvalRecord evaluate(Runtime& runtime, Model& model, const Batcher& batcher,
     const BatchLoss result =
         run_batch(runtime, model, batch,
                   {.graph = {.record = false, .training = false, .precision = options.precision},
-                   .argmax = true});
+                   .argmax = true,
+                   .class_of_label = options.class_of_label});
     const std::vector<float> losses = runtime.download(result.losses);
     const std::vector<int32_t> predicted = download_ids(runtime, result.argmax);
     for (int64_t s = 0; s < batch.num_sequences(); ++s) {
@@ -56,7 +57,8 @@ EvalRecord evaluate(Runtime& runtime, Model& model, const Batcher& batcher,
         if (wanted[t] < 0) continue;
         sequence_loss += losses[t];
         ++sequence_labels;
-        correct += predicted[t] == wanted[t];
+        const bool mapped = !language_model && options.class_of_label;
+        correct += predicted[t] == (mapped ? (*options.class_of_label)[wanted[t]] : wanted[t]);
       }
       loss += sequence_loss;
       labels += sequence_labels;

@@ -13,7 +13,8 @@ namespace engine {
 
 struct EvaluationOptions {
   PrecisionPolicy precision;
-  int64_t max_batches = 0;  // 0 = all
+  int64_t max_batches = 0;                               // 0 = all
+  const std::vector<int32_t>* class_of_label = nullptr;  // see ForwardOptions
   // Called before each batch with its index and the number of batches.
   std::function<void(int64_t, int64_t)> progress;
 };

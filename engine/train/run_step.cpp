@@ -36,6 +36,17 @@ std::vector<int32_t> pooled_rows(const Model& model, const Batch& batch) {
   return rows;
 }
 
+// Class of each sequence; -100 where it has no label.
+std::vector<int32_t> class_targets(const Batch& batch, const std::vector<int32_t>* class_of_label) {
+  std::vector<int32_t> classes;
+  for (const int32_t label : batch.labels) {
+    classes.push_back(label < 0        ? kernels::kIgnoreIndex
+                      : class_of_label ? (*class_of_label)[label]
+                                       : label);
+  }
+  return classes;
+}
+
 // Adds the time since the last call to a counter, if times are wanted.
 class Stopwatch {
  public:
@@ -74,7 +85,8 @@ BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
       result = linear_cross_entropy(graph, hidden, model.head(), inputs.targets, loss_options);
     } else {
       const Tensor rows = runtime.upload_vector(pooled_rows(model, batch), DType::i32);
-      const Tensor labels = runtime.upload_vector(batch.labels, DType::i32);
+      const Tensor labels =
+          runtime.upload_vector(class_targets(batch, options.class_of_label), DType::i32);
       const Variable logits =
           linear(graph, gather_rows(graph, hidden, rows), model.head(), nullptr);
       result = cross_entropy(graph, logits, labels, loss_options);

@@ -29,6 +29,8 @@ struct ForwardOptions {
   Graph::Options graph;
   float grad_scale = 1.0f;  // gradient of each token's loss
   bool argmax = false;
+  // Classification: class of each label id of the batch; null = the label ids are the classes.
+  const std::vector<int32_t>* class_of_label = nullptr;
   BatchTimes* times = nullptr;  // measured when given: waits for the device between the parts
 };
 

@@ -1,0 +1,345 @@
+#include "engine/train/run_setup.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "engine/core/error.h"
+#include "engine/core/file_io.h"
+#include "models/registry.h"
+
+namespace engine {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+Json parse_json(const std::string& text, const std::string& where) {
+  try {
+    return Json::parse(text);
+  } catch (const Json::exception& error) {
+    throw Error(ExitCode::usage, "CFG-JSON", "not valid JSON").where(where).found(error.what());
+  }
+}
+
+// The model's config.json: of the checkpoint, or of model.config completed from the tokenizer.
+Json model_json(const ModelConfig& config, const std::optional<Checkpoint>& checkpoint,
+                const Tokenizer* tokenizer, std::string& where) {
+  if (checkpoint) {
+    where = (checkpoint->directory() / "config.json").string();
+    return parse_json(checkpoint->config_text(), where);
+  }
+  Json json;
+  if (config.path) {  // init: random with the config.json of a directory
+    where = (fs::path(resolve_checkpoint_directory(*config.path)) / "config.json").string();
+    json = parse_json(read_text_file(where, ExitCode::checkpoint), where);
+  } else if (!config.config->path.empty()) {
+    where = config.config->path;
+    if (fs::is_directory(where)) where = (fs::path(where) / "config.json").string();
+    json = parse_json(read_text_file(where, ExitCode::usage), where);
+  } else {
+    where = "model.config";
+    json = parse_json(config.config->json, where);
+  }
+  if (!json.is_object()) {
+    throw Error(ExitCode::usage, "CFG-TYPE", "model.config is not a map").where(where);
+  }
+  if (tokenizer) {
+    const auto fill = [&](const char* key, const std::optional<int32_t>& id) {
+      if (!json.contains(key) && id) json[key] = *id;
+    };
+    if (!json.contains("vocab_size")) json["vocab_size"] = tokenizer->vocab_size();
+    fill("bos_token_id", tokenizer->bos_id());
+    fill("eos_token_id", tokenizer->eos_id());
+  }
+  return json;
+}
+
+// Sets every dropout probability a family knows.
+void override_dropout(Json& json, double p) {
+  const std::vector<std::string> keys = {"embd_pdrop",
+                                         "resid_pdrop",
+                                         "attn_pdrop",
+                                         "attention_dropout",
+                                         "dropout_rate",
+                                         "hidden_dropout_prob",
+                                         "attention_probs_dropout_prob",
+                                         "classifier_dropout"};
+  const bool gpt2 = json.value("model_type", "") == "gpt2";
+  for (const std::string& key : keys) {
+    if (json.contains(key) || (gpt2 && key.ends_with("_pdrop"))) json[key] = p;
+  }
+}
+
+bool all_integers(const std::vector<std::string>& names) {
+  return std::all_of(names.begin(), names.end(), [](const std::string& name) {
+    int64_t value = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), value);
+    return error == std::errc() && end == name.data() + name.size() && value >= 0;
+  });
+}
+
+// Class names in the order of their ids.
+std::vector<std::string> class_names(const ModelConfig& config, const Json& json,
+                                     const std::vector<std::string>& found_in_data) {
+  if (!config.label_names.empty()) return config.label_names;
+  std::vector<std::string> names = found_in_data;
+  if (all_integers(names)) {
+    int64_t count = config.num_labels.value_or(0);
+    for (const std::string& name : names) count = std::max<int64_t>(count, std::stoll(name) + 1);
+    if (const auto id2label = json.find("id2label"); !config.num_labels && id2label != json.end()) {
+      count = std::max<int64_t>(count, static_cast<int64_t>(id2label->size()));
+    }
+    names.clear();
+    for (int64_t i = 0; i < count; ++i) names.push_back(std::to_string(i));
+    return names;
+  }
+  // The checkpoint's own order, if it knows all the names.
+  if (const auto label2id = json.find("label2id");
+      label2id != json.end() && label2id->is_object()) {
+    std::vector<std::string> known(label2id->size());
+    bool fits = true;
+    for (const auto& [name, id] : label2id->items()) {
+      if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<size_t>() >= known.size()) {
+        fits = false;
+        break;
+      }
+      known[id.get<size_t>()] = name;
+    }
+    for (const std::string& name : names) {
+      fits = fits && std::find(known.begin(), known.end(), name) != known.end();
+    }
+    if (fits && !known.empty()) return known;
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<int32_t> map_labels(const std::vector<std::string>& data_labels,
+                                const std::vector<std::string>& classes) {
+  std::vector<int32_t> map;
+  for (const std::string& label : data_labels) {
+    const auto it = std::find(classes.begin(), classes.end(), label);
+    if (it == classes.end()) {
+      std::string known;
+      for (const std::string& name : classes) known += (known.empty() ? "" : ", ") + name;
+      throw Error(ExitCode::data, "DATA-LABEL", "label \"" + label + "\" is not one of the classes")
+          .expected(known)
+          .fix("list every class in model.label_names, or correct the rows");
+    }
+    map.push_back(static_cast<int32_t>(it - classes.begin()));
+  }
+  return map;
+}
+
+std::shared_ptr<const Batcher> make_batcher(std::shared_ptr<const TokenisedData> data,
+                                            const TrainConfig& config, RowSubset subset,
+                                            bool shuffled) {
+  auto dataset = std::make_shared<Dataset>(std::move(data), dataset_options(config, subset));
+  BatchOptions options = batch_options(config);
+  if (!shuffled) options.shuffle = Shuffle::none;
+  return std::make_shared<Batcher>(std::move(dataset), options);
+}
+
+void check_lengths(const Model& model, const TrainConfig& config) {
+  const ModelInfo& info = model.info();
+  if (!info.learned_positions || config.data.max_length <= info.max_positions) return;
+  throw Error(ExitCode::usage, "CFG-CONFLICT",
+              fmt::format("data.max_length = {} is more than the model's {} positions",
+                          config.data.max_length, info.max_positions))
+      .why("this family has learned position embeddings: there is none for later positions")
+      .fix(fmt::format("data.max_length={}", info.max_positions));
+}
+
+void check_vocabulary(const Model& model, const Tokenizer& tokenizer, const std::string& where) {
+  if (tokenizer.vocab_size() <= model.info().vocab_size) return;
+  throw Error(ExitCode::checkpoint, "TOK-VOCAB",
+              fmt::format("the tokenizer makes ids up to {}, the model has {} embeddings",
+                          tokenizer.vocab_size() - 1, model.info().vocab_size))
+      .where(where)
+      .why("tokenizer and model do not belong together")
+      .fix("use the model's own tokenizer, or a vocab_size that covers it when training anew");
+}
+
+// The largest batch shape: the token budget, and as many sequences as could fill it.
+BatchShape largest_shape(const Batcher& batcher) {
+  const Batch batch = batcher.largest_batch();
+  const std::span<const uint32_t> lengths = batcher.dataset().all_sample_tokens();
+  const uint32_t shortest = *std::min_element(lengths.begin(), lengths.end());
+  const int64_t tokens = batch.num_tokens();
+  const int64_t by_length = tokens / std::max<uint32_t>(shortest, 1);
+  const int64_t limit = batcher.options().micro_batch_rows;
+  return {.tokens = tokens,
+          .sequences = std::max<int64_t>(
+              {1, batch.num_sequences(), limit > 0 ? std::min(limit, by_length) : by_length}),
+          .longest = batch.max_seqlen};
+}
+
+}  // namespace
+
+PrecisionPolicy precision_policy(const RunConfig& config) {
+  if (config.precision == Precision::fp32) return PrecisionPolicy::fp32();
+  return config.residual == ResidualPrecision::fp32 ? PrecisionPolicy::bf16_residual_fp32()
+                                                    : PrecisionPolicy::bf16();
+}
+
+RecomputePolicy recompute_policy(const RunConfig& config) {
+  switch (config.recompute) {
+    case Recompute::none:
+      return RecomputePolicy::none;
+    case Recompute::norms:
+      return RecomputePolicy::norms;
+    case Recompute::block:
+      return RecomputePolicy::block;
+  }
+  return RecomputePolicy::none;
+}
+
+TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer) {
+  TextEncoder encoder;
+  if (!tokenizer) {
+    encoder.identity = "none";
+    encoder.encode = [](std::string_view) -> std::vector<int32_t> {
+      throw Error(ExitCode::usage, "CFG-MISSING", "these rows are text, and there is no tokenizer")
+          .fix("set model.tokenizer to a directory with a tokenizer.json");
+    };
+    return encoder;
+  }
+  encoder.identity = fmt::format("{:016x}", tokenizer->fingerprint());
+  encoder.bos_id = tokenizer->bos_id().value_or(-1);
+  encoder.eos_id = tokenizer->eos_id().value_or(-1);
+  encoder.adds_bos = !tokenizer->prefix_ids().empty() && tokenizer->bos_id() &&
+                     tokenizer->prefix_ids().front() == *tokenizer->bos_id();
+  encoder.vocab_size = tokenizer->vocab_size();
+  encoder.encode = [tokenizer](std::string_view text) {
+    return tokenizer->encode(text, {.add_special_tokens = false});
+  };
+  return encoder;
+}
+
+RunSetup prepare_run(const TrainConfig& config) {
+  RunSetup setup;
+  setup.config = config;
+  setup.precision = precision_policy(config.train);
+  setup.recompute = recompute_policy(config.train);
+  if (config.train.device != "cpu") {
+    throw Error(ExitCode::usage, "CFG-DEVICE",
+                "this build has no device \"" + config.train.device + "\"")
+        .expected("cpu")
+        .fix("train.device=cpu");
+  }
+
+  // Tokenizer.
+  const ModelConfig& model_config = config.model;
+  std::string tokenizer_path = model_config.tokenizer;
+  if (tokenizer_path.empty() && model_config.path) {
+    tokenizer_path = resolve_checkpoint_directory(*model_config.path);
+  }
+  if (!tokenizer_path.empty()) {
+    setup.tokenizer = std::make_shared<const Tokenizer>(Tokenizer::open(tokenizer_path));
+    for (const TokenizerFile& file : setup.tokenizer->files()) {
+      // The checkpoint's config.json may be among what identifies a tokenizer; ours is written.
+      if (file.name != "config.json") setup.files.tokenizer.emplace_back(file.name, file.contents);
+    }
+  }
+
+  // Model.
+  if (model_config.init == ModelInit::pretrained ||
+      (model_config.init == ModelInit::automatic && model_config.path)) {
+    setup.checkpoint = Checkpoint::open(*model_config.path);
+    setup.model_name = *model_config.path;
+    const fs::path generation = setup.checkpoint->directory() / "generation_config.json";
+    if (fs::exists(generation)) {
+      setup.files.generation_config_json = read_text_file(generation, ExitCode::checkpoint);
+    }
+  } else {
+    setup.model_name = "new model";
+  }
+  std::string where;
+  Json json = model_json(model_config, setup.checkpoint, setup.tokenizer.get(), where);
+  const Task task = model_config.task == ModelTask::sequence_classification
+                        ? Task::sequence_classification
+                        : Task::causal_lm;
+
+  // Data: tokenised once, then cut into the training and the validation part.
+  const TextEncoder encoder = make_text_encoder(setup.tokenizer);
+  const auto train_data = tokenise(tokenise_options(config.data, config.data.train), encoder);
+  const bool split = config.data.validation_fraction.value_or(0.0) > 0;
+  setup.train = make_batcher(train_data, config, split ? RowSubset::train : RowSubset::all, true);
+  auto validation_data = train_data;
+  if (split) {
+    setup.validation = make_batcher(train_data, config, RowSubset::validation, false);
+  } else if (!config.data.validation.empty()) {
+    validation_data = tokenise(tokenise_options(config.data, config.data.validation), encoder);
+    setup.validation = make_batcher(validation_data, config, RowSubset::all, false);
+  }
+
+  if (task == Task::sequence_classification) {
+    const std::vector<std::string>& labels = train_data->rows.label_names();
+    const std::vector<std::string> classes = class_names(model_config, json, labels);
+    if (classes.empty()) {
+      throw Error(ExitCode::usage, "CFG-MISSING", "classification needs labels in the rows")
+          .fix("data.label_field=<the field with the class>");
+    }
+    setup.class_of_label = map_labels(labels, classes);
+    setup.validation_class_of_label = map_labels(validation_data->rows.label_names(), classes);
+    json["num_labels"] = classes.size();
+    json["id2label"] = Json::object();
+    json["label2id"] = Json::object();
+    for (size_t i = 0; i < classes.size(); ++i) {
+      json["id2label"][std::to_string(i)] = classes[i];
+      json["label2id"][classes[i]] = i;
+    }
+  }
+
+  Json run_json = json;  // what this run computes with
+  if (model_config.dropout) override_dropout(run_json, *model_config.dropout);
+  setup.make_model = [run_json, where, task] { return make_model(run_json, where, task); };
+  setup.shape = setup.make_model();
+  if (setup.tokenizer) check_vocabulary(*setup.shape, *setup.tokenizer, tokenizer_path);
+  check_lengths(*setup.shape, config);
+
+  json["architectures"] = Json::array({setup.shape->info().architecture});
+  if (task == Task::sequence_classification) json.erase("num_labels");  // HF derives it
+  switch (model_config.save_dtype) {
+    case SaveDtype::automatic:
+      break;
+    case SaveDtype::float32:
+      setup.files.forced_dtype = FileDtype::f32;
+      break;
+    case SaveDtype::bfloat16:
+      setup.files.forced_dtype = FileDtype::bf16;
+      break;
+  }
+  if (!setup.checkpoint || setup.files.forced_dtype) {
+    const bool half = setup.files.forced_dtype == FileDtype::bf16;
+    json.erase("dtype");
+    json["torch_dtype"] = half ? "bfloat16" : "float32";
+  }
+  setup.files.config_json = json.dump(2) + "\n";
+
+  const BatchShape train_shape = largest_shape(*setup.train);
+  setup.training_shape = {
+      .precision = setup.precision,
+      .recompute = setup.recompute,
+      .train = train_shape,
+      .evaluation = setup.validation ? largest_shape(*setup.validation) : BatchShape{},
+      .max_positions = std::max<int64_t>(config.data.max_length, train_shape.longest),
+      .optimizer = config.optimizer};
+  for (const std::string& prompt : config.train.sample.prompts) {
+    if (!setup.tokenizer) {
+      throw Error(ExitCode::usage, "CFG-MISSING", "train.sample.prompts needs a tokenizer")
+          .fix("set model.tokenizer");
+    }
+    setup.sample_prompts.push_back(setup.tokenizer->encode(prompt));
+    // Samples may run on past the training length.
+    const int64_t end = static_cast<int64_t>(setup.sample_prompts.back().size()) +
+                        config.train.sample.max_new_tokens;
+    setup.training_shape.max_positions = std::max(setup.training_shape.max_positions, end);
+  }
+  return setup;
+}
+
+}  // namespace engine

@@ -1,0 +1,51 @@
+// Everything of a run that is decided before memory is taken: model shape, tokenizer, data,
+// policies. Building it is the first half of the pre-flight.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/config/train_config.h"
+#include "engine/data/batcher.h"
+#include "engine/train/memory_plan.h"
+#include "engine/train/run_checkpoint.h"
+#include "tokenizer/tokenizer.h"
+#include "weights/checkpoint.h"
+
+namespace engine {
+
+struct RunSetup {
+  TrainConfig config;
+
+  std::string model_name;                // path or "from <config>"
+  std::optional<Checkpoint> checkpoint;  // pretrained only
+  ModelFactory make_model;
+  std::unique_ptr<Model> shape;  // an instance without memory, for its facts
+  PrecisionPolicy precision;
+  RecomputePolicy recompute = RecomputePolicy::none;
+
+  std::shared_ptr<const Tokenizer> tokenizer;        // null when rows are token ids already
+  std::shared_ptr<const Batcher> train, validation;  // validation may be null
+  std::vector<int32_t> class_of_label;  // classification: class id of each label of train's data
+  std::vector<int32_t> validation_class_of_label;
+
+  std::vector<std::vector<int32_t>> sample_prompts;  // token ids of train.sample.prompts
+
+  ModelFiles files;  // what saved directories contain besides tensors
+
+  // Shapes the run can meet at most.
+  TrainingShape training_shape;
+};
+
+// Throws engine::Error for everything a user can have got wrong.
+RunSetup prepare_run(const TrainConfig& config);
+
+PrecisionPolicy precision_policy(const RunConfig& config);
+RecomputePolicy recompute_policy(const RunConfig& config);
+
+// A tokenizer as the data room wants it.
+TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer);
+
+}  // namespace engine
