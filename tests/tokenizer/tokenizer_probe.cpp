@@ -2,6 +2,8 @@
 //
 //   tokenizer_probe encode TOKENIZER [--no-special] [--no-parse]   < records > lines of ids
 //   tokenizer_probe decode TOKENIZER [--skip-special]              < lines of ids > records
+//   tokenizer_probe train FILE VOCAB_SIZE PATTERN MIN_FREQUENCY > tokenizer.json  (a text per line)
+//   tokenizer_probe llama2c FILE > tokenizer.json
 //   tokenizer_probe bench TOKENIZER FILE [MEGABYTES]               time of opening and encoding
 //
 // A record is a 32-bit little-endian length and that many bytes.
@@ -15,6 +17,8 @@
 #include <string>
 
 #include "engine/core/error.h"
+#include "tokenizer/bpe_trainer.h"
+#include "tokenizer/llama2c.h"
 #include "tokenizer/tokenizer.h"
 
 namespace {
@@ -76,6 +80,20 @@ int bench(const std::string& path, const std::string& text_path, size_t megabyte
   return 0;
 }
 
+int train(const std::vector<std::string>& args) {
+  std::ifstream in(args.at(1), std::ios::binary);
+  engine::BpeTrainer trainer({.vocab_size = std::stoul(args.at(2)),
+                              .min_frequency = std::stoul(args.at(4)),
+                              .split_pattern = args.at(3)});
+  std::string line;
+  const auto start = std::chrono::steady_clock::now();
+  while (std::getline(in, line)) trainer.add(in.eof() ? line : line + "\n");
+  const double counting = seconds_since(start);
+  std::cout << trainer.train();
+  std::fprintf(stderr, "counting %.2f s, all %.2f s\n", counting, seconds_since(start));
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -87,11 +105,16 @@ int main(int argc, char** argv) {
     return false;
   };
   if (args.size() < 2) {
-    std::fprintf(stderr, "usage: tokenizer_probe encode|decode|bench TOKENIZER ...\n");
+    std::fprintf(stderr, "usage: tokenizer_probe encode|decode|train|llama2c|bench FILE ...\n");
     return 2;
   }
   try {
     std::ios::sync_with_stdio(false);
+    if (args[0] == "train") return train(args);
+    if (args[0] == "llama2c") {
+      std::cout << engine::llama2c_tokenizer_json(std::filesystem::path(args[1]));
+      return 0;
+    }
     if (args[0] == "bench") {
       return bench(args[1], args.at(2), args.size() > 3 ? std::stoul(args[3]) : 32);
     }
