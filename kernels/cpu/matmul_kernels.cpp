@@ -1,0 +1,154 @@
+// Which matmul kernel to use, and the kernels written without intrinsics: for AVX2, and for
+// anything at all.
+#include "kernels/cpu/matmul_kernels.h"
+
+#include <atomic>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace engine::kernels::cpu {
+namespace {
+
+template <typename T, int kWidth>
+void pack(const Strip& s, void* to) {
+  const auto* x = static_cast<const T*>(s.data);
+  auto* out = static_cast<float*>(to);
+  const int64_t along_k = s.k_contiguous ? 1 : s.stride;
+  const int64_t along_width = s.k_contiguous ? s.stride : 1;
+  for (int64_t p = 0; p < s.k; ++p) {
+    for (int64_t i = 0; i < s.width; ++i) {
+      out[i] = static_cast<float>(x[i * along_width + p * along_k]);
+    }
+    for (int64_t i = s.width; i < kWidth; ++i) out[i] = 0.0f;
+    out += kWidth;
+  }
+}
+
+template <typename Vector, int kRows, int kVectors>
+inline __attribute__((always_inline)) void multiply(int64_t k, const void* a_panel,
+                                                    const void* b_panel, float* c, int64_t ldc,
+                                                    bool add) {
+  constexpr int kLanes = sizeof(Vector) / sizeof(float);
+  typedef Vector Unaligned __attribute__((aligned(4), may_alias));
+  const auto* a = static_cast<const float*>(a_panel);
+  const auto* b = static_cast<const float*>(b_panel);
+  Vector sum[kRows][kVectors] = {};
+  for (int64_t p = 0; p < k; ++p, a += kRows, b += kVectors * kLanes) {
+    Vector y[kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) y[j] = *reinterpret_cast<const Unaligned*>(b + j * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      const Vector x = a[i] - Vector{};
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) sum[i][j] += x * y[j];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      auto* to = reinterpret_cast<Unaligned*>(c + i * ldc + j * kLanes);
+      *to = add ? *to + sum[i][j] : sum[i][j];
+    }
+  }
+}
+
+typedef float Vector4 __attribute__((vector_size(16)));
+typedef float Vector8 __attribute__((vector_size(32)));
+
+void multiply_portable(int64_t k, const void* a, const void* b, float* c, int64_t ldc, bool add) {
+  multiply<Vector4, 4, 2>(k, a, b, c, ldc, add);
+}
+
+constexpr MatmulKernel kPortable[2] = {
+    {"portable", 4, 8, 1, 4, 256, 16, 16, pack<float, 4>, pack<float, 8>, multiply_portable,
+     nullptr, nullptr},
+    {"portable (bf16 widened)", 4, 8, 1, 4, 256, 16, 16, pack<BFloat16, 4>, pack<BFloat16, 8>,
+     multiply_portable, nullptr, nullptr}};
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) void multiply_avx2(int64_t k, const void* a, const void* b,
+                                                       float* c, int64_t ldc, bool add) {
+  multiply<Vector8, 6, 2>(k, a, b, c, ldc, add);
+}
+
+constexpr MatmulKernel kAvx2[2] = {
+    {"avx2", 6, 16, 1, 4, 256, 16, 16, pack<float, 6>, pack<float, 16>, multiply_avx2, nullptr,
+     nullptr},
+    {"avx2 (bf16 widened)", 6, 16, 1, 4, 256, 16, 16, pack<BFloat16, 6>, pack<BFloat16, 16>,
+     multiply_avx2, nullptr, nullptr}};
+
+// Linux lets a process use the tile registers only after it asked (arch_prctl, since 5.16).
+bool request_tiles() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+InstructionSet detect() {
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+    return InstructionSet::portable;
+  }
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
+    return InstructionSet::avx2;
+  }
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & (1u << 5))) {
+    return InstructionSet::avx512;
+  }
+  constexpr unsigned kTiles = 1u << 24, kTilesBFloat16 = 1u << 22;
+  __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx);
+  const bool amx = (edx & kTiles) && (edx & kTilesBFloat16) && request_tiles();
+  return amx ? InstructionSet::amx_bf16 : InstructionSet::avx512_bf16;
+}
+#else
+InstructionSet detect() {
+  return InstructionSet::portable;
+}
+#endif
+
+std::atomic<InstructionSet> limit{InstructionSet::amx_bf16};
+
+}  // namespace
+
+InstructionSet instruction_set() {
+  static const InstructionSet best = detect();
+  const InstructionSet most = limit.load(std::memory_order_relaxed);
+  return best < most ? best : most;
+}
+
+void limit_instruction_set(InstructionSet most) {
+  limit.store(most);
+}
+
+const MatmulKernel* portable_kernel(DType input) {
+  return &kPortable[input == DType::bf16];
+}
+
+const MatmulKernel* avx2_kernel(DType input) {
+#if defined(__x86_64__)
+  return &kAvx2[input == DType::bf16];
+#else
+  return nullptr;
+#endif
+}
+
+const MatmulKernel& matmul_kernel(DType input) {
+  const InstructionSet best = instruction_set();
+  if (input == DType::bf16) {
+    if (best == InstructionSet::amx_bf16) return *amx_bf16_kernel();
+    if (best == InstructionSet::avx512_bf16) return *avx512_bf16_kernel();
+  }
+  if (best >= InstructionSet::avx512) return *avx512_kernel(input);
+  if (best == InstructionSet::avx2) return *avx2_kernel(input);
+  return *portable_kernel(input);
+}
+
+}  // namespace engine::kernels::cpu

@@ -1,0 +1,58 @@
+// The inner kernels of matmul, one table per instruction set, chosen at run time.
+//
+// Operands are first packed into panels: A into panels of `mr` rows, B into panels of `nr` columns,
+// both zero-padded, with k running through a panel from start to end. `multiply` then computes one
+// mr x nr tile of C from a panel of each (Goto & van de Geijn 2008; Van Zee & van de Geijn 2015).
+// A panel is a sequence of 32-bit words per row or column: one fp32, or a pair of bf16 of
+// consecutive k, which is what the bf16 dot-product instructions take.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/api/types.h"
+
+namespace engine::kernels::cpu {
+
+// A strip of a matrix: `width` rows of A (or columns of B) over `k` values each.
+struct Strip {
+  const void* data = nullptr;
+  int64_t stride = 0;         // elements between rows as stored
+  bool k_contiguous = false;  // element (i, p) at i * stride + p, else at p * stride + i
+  int64_t width = 0, k = 0;
+};
+
+struct MatmulKernel {
+  const char* name;
+  int mr, nr;
+  int k_unit;              // k is padded to a multiple of this
+  int bytes_per_k;         // of one packed value
+  int64_t k_block;         // most k values in one call of multiply: panels stay in the L1 cache
+  int m_panels, n_panels;  // panels of a piece of work: they stay in the L2 cache
+  void (*pack_a)(const Strip&, void* to);
+  void (*pack_b)(const Strip&, void* to);
+  // C = A B, or C += A B when `add`. k is a multiple of k_unit; ldc in floats.
+  void (*multiply)(int64_t k, const void* a, const void* b, float* c, int64_t ldc, bool add);
+  void (*begin)();  // around the calls of multiply on a thread; may be null
+  void (*end)();
+};
+
+enum class InstructionSet : uint8_t { portable, avx2, avx512, avx512_bf16, amx_bf16 };
+
+// The best that this processor and operating system have, unless limited below.
+InstructionSet instruction_set();
+
+// For tests and benchmarks: use at most this one. Not thread-safe.
+void limit_instruction_set(InstructionSet most);
+
+// The kernel for inputs of this type.
+const MatmulKernel& matmul_kernel(DType input);
+
+// By file: null where the compiler cannot build them (another architecture).
+const MatmulKernel* portable_kernel(DType input);
+const MatmulKernel* avx2_kernel(DType input);
+const MatmulKernel* avx512_kernel(DType input);
+const MatmulKernel* avx512_bf16_kernel();
+const MatmulKernel* amx_bf16_kernel();
+
+}  // namespace engine::kernels::cpu
