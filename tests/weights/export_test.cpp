@@ -111,7 +111,7 @@ TEST(Export, ShardsAreNamedFilledAndIndexed) {
 
 TEST(Export, CopiesTokenizerFilesByteForByte) {
   const TemporaryDirectory directory;
-  const std::string odd("{\"a\" :\r\n 1}\0\xff", 15);
+  const std::string odd("{\"a\" :\r\n 1}\0\xff", 13);
   spit(directory / "base/tokenizer.json", odd);
   spit(directory / "base/vocab.txt", "x\n");
   spit(directory / "base/chat_template.jinja", "{{ x }}");
