@@ -140,7 +140,9 @@ struct AmxProducts {
   static void stage_rows(const UserRows<BFloat16>& user, int64_t padded, BFloat16* to) {
     for (int64_t r = 0; r < user.count; ++r) {
       const size_t bytes = static_cast<size_t>(user.dim) * sizeof(BFloat16);
-      std::memcpy(to + r * padded, user.data + r * user.stride, bytes);
+      const BFloat16* const from = user.data + r * user.stride;
+      prefetch_row(from + kTile * user.stride, user.dim);
+      std::memcpy(to + r * padded, from, bytes);
       std::memset(to + r * padded + user.dim, 0, static_cast<size_t>(padded) * 2 - bytes);
     }
     std::memset(to + user.count * padded, 0,

@@ -72,6 +72,38 @@ class Workspace {
   int64_t parts_, key_tiles_, tile_size_;
 };
 
+// fp32 sums of one key tile, from one part of the queries or several.
+struct KeySums {
+  int64_t count = 0;
+  const float* d_k[Parts::kMost];
+  const float* d_v[Parts::kMost];
+};
+
+// d_k and d_v of one key tile: its sums, added in order.
+template <typename T>
+void write_keys(const AttentionBackward& arguments, const Sequence& sequence, int64_t kv_head,
+                int64_t key, const KeySums& sums) {
+  const int64_t dim = arguments.shape.head_dim;
+  const int64_t rows = std::min<int64_t>(kTile, sequence.key_span - key);
+  const auto write = [&](const float* const* parts, float scale, void* to, int64_t stride) {
+    T* const first = static_cast<T*>(to) + (sequence.first_key + key) * stride + kv_head * dim;
+    for (int64_t row = 0; row < rows; ++row) {
+      // Keys that are not in use get zero, like those that no query sees.
+      const int64_t count = key + row < sequence.num_keys ? sums.count : 0;
+      T* const out = first + row * stride;
+      prefetch_row<true>(out + kTile * stride, dim);
+      for_vectors(
+          dim, [&](int64_t d, auto lanes) __attribute__((always_inline)) {
+            F32x16 sum = {};
+            for (int64_t i = 0; i < count; ++i) sum += load(parts[i] + row * padded_dim(dim) + d);
+            store(out + d, sum * scale, lanes);
+          });
+    }
+  };
+  write(sums.d_k, arguments.shape.scale, arguments.d_k, arguments.d_k_stride);
+  write(sums.d_v, 1.0f, arguments.d_v, arguments.d_v_stride);
+}
+
 template <typename Products, typename T>
 class BackwardPiece {
  public:
@@ -88,7 +120,8 @@ class BackwardPiece {
         d_scores_(scratch_),
         scores_(scratch_.take<float>(kTile * kTile)),
         d_probabilities_(scratch_.take<float>(kTile * kTile)),
-        dropout_(scratch_.take<float>(kTile * kTile)) {
+        dropout_(scratch_.take<float>(kTile * kTile)),
+        cached_(scratch_.take<float>(2 * cached_key_tiles() * kTile * padded_)) {
     for (int64_t i = 0; i < max_tiles(dim_); ++i) {
       QueryTile& tile = tiles_[i];
       tile.queries = typename Products::Queries(scratch_, padded_);
@@ -108,9 +141,11 @@ class BackwardPiece {
         std::min(first + parts.tiles_per_part, ceil_div(sequence_.num_queries, kTile));
     const TileRange seen = visible_tiles(shape_, sequence_, first * kTile,
                                          std::min(last * kTile, sequence_.num_queries) - 1);
-    d_k_ = workspace_.d_k(part, kv_head, s);
-    d_v_ = workspace_.d_v(part, kv_head, s);
     const int64_t tile_size = workspace_.tile_size();
+    // All queries in one part, and few keys: the sums need not leave the cache.
+    const bool in_cache = parts.count == 1 && seen.end <= cached_key_tiles();
+    d_k_ = in_cache ? cached_ : workspace_.d_k(part, kv_head, s);
+    d_v_ = in_cache ? cached_ + seen.end * tile_size : workspace_.d_v(part, kv_head, s);
     for (float* sums : {d_k_, d_v_}) {
       std::fill(sums + seen.begin * tile_size, sums + seen.end * tile_size, 0.0f);
     }
@@ -121,6 +156,15 @@ class BackwardPiece {
       for (int64_t tile = first; tile < last; tile += max_tiles(dim_)) {
         run_tiles(head, tile, std::min(tile + max_tiles(dim_), last));
       }
+    }
+    if (parts.count > 1) return;  // add_parts will
+    for (int64_t key = 0; key < sequence_.key_span; key += kTile) {
+      const int64_t offset = key / kTile * tile_size;
+      KeySums sums;
+      if (key / kTile >= seen.begin && key / kTile < seen.end) {
+        sums = {.count = 1, .d_k = {d_k_ + offset}, .d_v = {d_v_ + offset}};
+      }
+      write_keys<T>(arguments_, sequence_, kv_head, key, sums);
     }
   }
 
@@ -134,10 +178,13 @@ class BackwardPiece {
     float* row_sum;  // D of the contract
   };
 
+  // Key tiles whose d_k and d_v take half a mebibyte.
+  int64_t cached_key_tiles() const { return 1024 / padded_; }
+
   size_t scratch_bytes() const {
     return static_cast<size_t>(
-        2 * Products::Keys::bytes(padded_) + 2 * Products::Weights::bytes() +
-        3 * kTile * kTile * 4 +
+        2 * cached_key_tiles() * kTile * padded_ * 4 + 2 * Products::Keys::bytes(padded_) +
+        2 * Products::Weights::bytes() + 3 * kTile * kTile * 4 +
         max_tiles(dim_) * (2 * Products::Queries::bytes(padded_) + (padded_ + 2) * kTile * 4));
   }
 
@@ -189,6 +236,7 @@ class BackwardPiece {
       tile.lse[i] = exists && lse[i] != -kInfinity ? lse[i] * kLog2e : kInfinity;
       F32x16 sum = {};
       if (exists) {
+        prefetch_row(out + (i + kTile) * stride, dim_);
         for_vectors(
             dim_, [&](int64_t d, auto lanes) __attribute__((always_inline)) {
               sum += load(out + i * stride + d, lanes) * load(d_out + i * stride + d, lanes);
@@ -196,7 +244,7 @@ class BackwardPiece {
       }
       tile.row_sum[i] = sum_of_lanes(sum);
     }
-    std::fill_n(tile.d_q, padded_ * kTile, 0.0f);
+    if (tile.tiles.begin == tile.tiles.end) std::fill_n(tile.d_q, padded_ * kTile, 0.0f);
   }
 
   // P and dS of a tile pair, rounded to T, as the products take them. fp32 dS replaces the scores.
@@ -258,7 +306,11 @@ class BackwardPiece {
     const int64_t at = key / kTile * workspace_.tile_size();
     Products::scatter(probabilities_, tile.d_out, rows, tile.lanes, dim_, padded_, d_v_ + at);
     Products::scatter(d_scores_, tile.queries, rows, tile.lanes, dim_, padded_, d_k_ + at);
-    Products::template gather<true>(keys_, d_scores_, rows, tile.lanes, dim_, padded_, tile.d_q);
+    if (key / kTile == tile.tiles.begin) {
+      Products::template gather<false>(keys_, d_scores_, rows, tile.lanes, dim_, padded_, tile.d_q);
+    } else {
+      Products::template gather<true>(keys_, d_scores_, rows, tile.lanes, dim_, padded_, tile.d_q);
+    }
   }
 
   void finish(const QueryTile& tile, int64_t head) {
@@ -277,52 +329,30 @@ class BackwardPiece {
   Scratch scratch_;
   typename Products::Keys keys_, values_;
   typename Products::Weights probabilities_, d_scores_;
-  float *scores_, *d_probabilities_, *dropout_;
+  float *scores_, *d_probabilities_, *dropout_, *cached_;
   float *d_k_ = nullptr, *d_v_ = nullptr, *d_bias_ = nullptr;
   Sequence sequence_{};
   int64_t kv_head_ = 0;
   QueryTile tiles_[8];
 };
 
-// d_k and d_v of one key tile: the parts whose queries see it, in order.
+// d_k and d_v of a sequence whose queries are several parts: those that see a key tile, in order.
 template <typename T>
 void add_parts(const AttentionBackward& arguments, const Workspace& workspace, int64_t s,
                int64_t kv_head, int64_t key_tile) {
-  const AttentionShape& shape = arguments.shape;
-  const Sequence sequence = sequence_of(shape, s);
+  const Sequence sequence = sequence_of(arguments.shape, s);
   const Parts parts(sequence.num_queries);
-  const float* d_k[Parts::kMost];
-  const float* d_v[Parts::kMost];
-  int64_t count = 0;
+  KeySums sums;
   const int64_t offset = key_tile * workspace.tile_size();
   for (int64_t part = 0; part < parts.count; ++part) {
     const int64_t first = part * parts.tiles_per_part * kTile;
     const int64_t last = std::min(first + parts.tiles_per_part * kTile, sequence.num_queries) - 1;
-    const TileRange seen = visible_tiles(shape, sequence, first, last);
+    const TileRange seen = visible_tiles(arguments.shape, sequence, first, last);
     if (key_tile < seen.begin || key_tile >= seen.end) continue;
-    d_k[count] = workspace.d_k(part, kv_head, s) + offset;
-    d_v[count++] = workspace.d_v(part, kv_head, s) + offset;
+    sums.d_k[sums.count] = workspace.d_k(part, kv_head, s) + offset;
+    sums.d_v[sums.count++] = workspace.d_v(part, kv_head, s) + offset;
   }
-  const int64_t dim = shape.head_dim;
-  const int64_t rows = std::min<int64_t>(kTile, sequence.key_span - key_tile * kTile);
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t token = sequence.first_key + key_tile * kTile + row;
-    // Keys that are not in use get zero, like those that no query sees.
-    const int64_t used = key_tile * kTile + row < sequence.num_keys ? count : 0;
-    const auto write = [&](const float* const* sums, float scale, void* to, int64_t stride) {
-      T* const out = static_cast<T*>(to) + token * stride + kv_head * dim;
-      for_vectors(
-          dim, [&](int64_t d, auto lanes) __attribute__((always_inline)) {
-            F32x16 sum = {};
-            for (int64_t i = 0; i < used; ++i) {
-              sum += load(sums[i] + row * padded_dim(dim) + d);
-            }
-            store(out + d, sum * scale, lanes);
-          });
-    };
-    write(d_k, shape.scale, arguments.d_k, arguments.d_k_stride);
-    write(d_v, 1.0f, arguments.d_v, arguments.d_v_stride);
-  }
+  write_keys<T>(arguments, sequence, kv_head, key_tile * kTile, sums);
 }
 
 template <typename Products, typename T>
@@ -340,7 +370,10 @@ void backward(const AttentionBackward& arguments) {
   });
   parallel_for(lists, [&](int64_t index) {
     const int64_t s = index / shape.num_kv_heads;
-    const int64_t tiles = ceil_div(sequence_of(shape, s).key_span, kTile);
+    const Sequence sequence = sequence_of(shape, s);
+    // One part has written them; without queries there is none, and the gradient is zero.
+    if (Parts(sequence.num_queries).count == 1) return;
+    const int64_t tiles = ceil_div(sequence.key_span, kTile);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       add_parts<T>(arguments, workspace, s, index % shape.num_kv_heads, tile);
     }

@@ -15,6 +15,7 @@ void dot_rows(const float* query, const T* rows, int64_t stride, int64_t count, 
     const int64_t here = std::min<int64_t>(16, count - j);
     for (int64_t i = 0; i < 16; ++i) {
       const T* const row = rows + (j + std::min(i, here - 1)) * stride;
+      prefetch_row(row + kTile * stride, dim);
       F32x16 dot = {};
       for_vectors(
           dim, [&](int64_t d, auto lanes) __attribute__((always_inline)) {
@@ -46,6 +47,7 @@ void add_rows(const float* weight, const T* rows, int64_t stride, int64_t count,
     }
     for (int v = 0; v < V; ++v) store(out + d + 16 * v, sum[v]);
   };
+  for (int64_t j = 0; j < count; ++j) prefetch_row(rows + (j + kTile) * stride, dim);
   int64_t d = 0;
   for (; d + 64 <= dim; d += 64) panel(d, AllLanes{}, std::integral_constant<int, 4>{});
   for (; d + 16 <= dim; d += 16) panel(d, AllLanes{}, std::integral_constant<int, 1>{});
