@@ -1,0 +1,139 @@
+// Decoding with a cache against the full forward; sampling rules.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "engine/core/error.h"
+#include "engine/generate/generator.h"
+#include "tests/models/golden_model.h"
+
+namespace engine {
+namespace {
+
+using testing::GoldenModel;
+using testing::LoadedGolden;
+
+std::vector<float> last_logits(LoadedGolden& m, const std::vector<int32_t>& ids) {
+  Batch batch;
+  GoldenModel::add_row(batch, ids, ids, -1);
+  Graph graph(m.runtime, {.record = false, .training = false, .precision = m.precision});
+  const Variable hidden = m.model->hidden_states(graph, upload_batch(m.runtime, batch));
+  const std::vector<float> z = m.runtime.download(logits(graph, hidden, m.model->head()));
+  return {z.end() - m.model->info().vocab_size, z.end()};
+}
+
+class Cached : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Models, Cached,
+                         ::testing::Values("gpt2", "llama_tied_llama3rope", "llama_untied_bias"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(Cached, GreedyEqualsTheFullForwardAtEveryToken) {
+  const GoldenModel golden(GetParam());
+  LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference);
+  const std::vector<int32_t> prompt = golden.ints("input_ids.2");
+  const auto results = generate(m.runtime, *m.model, m.precision, {{prompt, 0}},
+                                {.max_new_tokens = 20, .eos_ids = {}});
+  ASSERT_EQ(results[0].tokens.size(), 20u);
+  EXPECT_EQ(results[0].stop, StopReason::length);
+  std::vector<int32_t> ids = prompt;
+  for (const int32_t token : results[0].tokens) {
+    const std::vector<float> z = last_logits(m, ids);
+    const float best = *std::max_element(z.begin(), z.end());
+    // Equal up to the rounding of another order of sums.
+    EXPECT_NEAR(z[token], best, 1e-5);
+    ids.push_back(token);
+  }
+}
+
+TEST_P(Cached, BatchOfPromptsGivesWhatEachGivesAlone) {
+  const GoldenModel golden(GetParam());
+  LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference);
+  std::vector<GenerationRequest> requests;
+  for (int row = 0; row < golden.rows(); ++row) {
+    std::vector<int32_t> ids = golden.ints("input_ids." + std::to_string(row));
+    ids.resize(std::min<size_t>(ids.size(), 12));
+    requests.push_back({ids, static_cast<uint64_t>(row)});
+  }
+  GenerationOptions options{
+      .sampling = {.do_sample = true, .temperature = 0.9f, .top_k = 20, .top_p = 0.95f},
+      .seed = 7,
+      .max_new_tokens = 10,
+      .eos_ids = {}};
+  const auto together = generate(m.runtime, *m.model, m.precision, requests, options);
+  options.max_batch = 1;
+  const auto alone = generate(m.runtime, *m.model, m.precision, requests, options);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(together[i].tokens, alone[i].tokens) << i;
+    const auto single = generate(m.runtime, *m.model, m.precision, {requests[i]}, options);
+    EXPECT_EQ(single[0].tokens, alone[i].tokens) << i;
+  }
+}
+
+TEST(Generate, StopsAtEosAtTheContextAndWhenTold) {
+  const GoldenModel golden("gpt2");
+  LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference);
+  const std::vector<int32_t> prompt = golden.ints("input_ids.2");
+  const auto free_run = generate(m.runtime, *m.model, m.precision, {{prompt, 0}},
+                                 {.max_new_tokens = 8, .eos_ids = {}});
+  const int32_t third = free_run[0].tokens[2];
+  const auto stopped = generate(m.runtime, *m.model, m.precision, {{prompt, 0}},
+                                {.max_new_tokens = 8, .eos_ids = {third}});
+  EXPECT_EQ(stopped[0].stop, StopReason::eos);
+  EXPECT_EQ(stopped[0].tokens.back(), third);
+  EXPECT_LE(stopped[0].tokens.size(), 3u);
+  const auto full = generate(m.runtime, *m.model, m.precision, {{prompt, 0}},
+                             {.max_new_tokens = 1000, .eos_ids = {}});
+  EXPECT_EQ(full[0].stop, StopReason::context);
+  EXPECT_EQ(prompt.size() + full[0].tokens.size(), 40u);
+  const auto told =
+      generate(m.runtime, *m.model, m.precision, {{prompt, 0}},
+               {.max_new_tokens = 8, .eos_ids = {}}, [](size_t, int32_t) { return false; });
+  EXPECT_EQ(told[0].stop, StopReason::callback);
+  EXPECT_EQ(told[0].tokens.size(), 1u);
+  EXPECT_THROW(generate(m.runtime, *m.model, m.precision, {{{}, 0}}, {}), Error);
+  EXPECT_THROW(generate(m.runtime, *m.model, m.precision, {{{101}, 0}}, {}), Error);
+}
+
+TEST(Sampler, TopKKeepsTies) {
+  const std::vector<float> z = {1, 3, 2, 2, 0};
+  const auto kept = candidates(z, {.do_sample = true, .top_k = 2});
+  ASSERT_EQ(kept.size(), 3u);
+  EXPECT_EQ(kept[0].id, 1);
+  EXPECT_EQ(kept[1].id, 2);
+  EXPECT_EQ(kept[2].id, 3);
+}
+
+TEST(Sampler, TopPKeepsTheTokenThatCrosses) {
+  const std::vector<float> z = {std::log(0.5f), std::log(0.3f), std::log(0.15f), std::log(0.05f)};
+  EXPECT_EQ(candidates(z, {.top_k = 0, .top_p = 0.6f}).size(), 2u);
+  EXPECT_EQ(candidates(z, {.top_k = 0, .top_p = 0.4f}).size(), 1u);
+  EXPECT_EQ(candidates(z, {.top_k = 0, .top_p = 0.0f}).size(), 1u);
+  EXPECT_EQ(candidates(z, {.top_k = 0, .top_p = 0.9f}).size(), 3u);
+  EXPECT_EQ(candidates(z, {.top_k = 0, .min_p = 0.2f}).size(), 3u);
+}
+
+TEST(Sampler, PenaltyOnceForEachIdOfTheSequence) {
+  std::vector<float> z = {2, -2, 1};
+  apply_repetition_penalty(z, std::vector<int32_t>{0, 1, 0, 1}, 2.0f);
+  EXPECT_EQ(z, (std::vector<float>{1, -4, 1}));
+}
+
+TEST(Sampler, DrawsFollowTheDistribution) {
+  const std::vector<float> z = {std::log(0.6f), std::log(0.3f), std::log(0.1f)};
+  std::map<int32_t, int> counts;
+  constexpr int kDraws = 20000;
+  for (int i = 0; i < kDraws; ++i) {
+    std::vector<float> copy = z;
+    counts[choose_token(copy, {}, {.do_sample = true, .top_k = 0},
+                        kernels::philox_uniform(3, i))]++;
+  }
+  // Four standard deviations of a binomial count.
+  EXPECT_NEAR(counts[0], 0.6 * kDraws, 4 * std::sqrt(kDraws * 0.24));
+  EXPECT_NEAR(counts[1], 0.3 * kDraws, 4 * std::sqrt(kDraws * 0.21));
+  EXPECT_NEAR(counts[2], 0.1 * kDraws, 4 * std::sqrt(kDraws * 0.09));
+}
+
+}  // namespace
+}  // namespace engine

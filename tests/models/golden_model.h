@@ -1,0 +1,101 @@
+// A tiny model that transformers has run: its directory and what came out (tests/models/golden,
+// made by tests/reference/make_model_goldens.py).
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/data/batch.h"
+#include "engine/train/run_step.h"
+#include "models/checkpoint_io.h"
+#include "models/registry.h"
+#include "weights/safetensors.h"
+
+namespace engine::testing {
+
+class GoldenModel {
+ public:
+  explicit GoldenModel(const std::string& name)
+      : directory(std::filesystem::path(ENGINE_SOURCE_DIR) / "tests/models/golden" / name),
+        checkpoint(Checkpoint::open(directory)),
+        golden(SafetensorsFile::open(directory / "golden.safetensors")) {
+    config = nlohmann::ordered_json::parse(checkpoint.config_text());
+  }
+
+  std::vector<float> floats(const std::string& name) const {
+    const TensorEntry* entry = golden.find(name);
+    if (!entry) throw std::runtime_error("no golden " + name);
+    std::vector<float> values(entry->num_elements());
+    to_float32(entry->dtype, entry->data, values.size(), values.data());
+    return values;
+  }
+  std::vector<int32_t> ints(const std::string& name) const {
+    const std::vector<float> values = floats(name);  // ids are small: exact in fp32
+    return {values.begin(), values.end()};
+  }
+  bool has(const std::string& name) const { return golden.find(name) != nullptr; }
+  int rows() const {
+    int n = 0;
+    while (has("input_ids." + std::to_string(n))) ++n;
+    return n;
+  }
+  bool classifier() const {
+    return directory.filename().string().find("classifier") != std::string::npos;
+  }
+
+  // Rows [begin, end) as one flat batch.
+  Batch batch(int begin, int end) const {
+    Batch out;
+    out.cu_seqlens.push_back(0);
+    for (int row = begin; row < end; ++row) {
+      const std::vector<int32_t> ids = ints("input_ids." + std::to_string(row));
+      const std::vector<int32_t> labels = ints("labels." + std::to_string(row));
+      add_row(out, ids, classifier() ? ids : labels, classifier() ? labels[0] : -1);
+    }
+    return out;
+  }
+
+  // labels as HF: unshifted.
+  static void add_row(Batch& batch, const std::vector<int32_t>& ids,
+                      const std::vector<int32_t>& labels, int32_t label) {
+    if (batch.cu_seqlens.empty()) batch.cu_seqlens.push_back(0);
+    for (size_t t = 0; t < ids.size(); ++t) {
+      batch.input_ids.push_back(ids[t]);
+      batch.positions.push_back(static_cast<int32_t>(t));
+      const int32_t target = t + 1 < ids.size() ? labels[t + 1] : kernels::kIgnoreIndex;
+      batch.targets.push_back(target);
+      batch.num_targets += target != kernels::kIgnoreIndex;
+    }
+    batch.cu_seqlens.push_back(static_cast<int32_t>(batch.input_ids.size()));
+    batch.max_seqlen = std::max(batch.max_seqlen, static_cast<int32_t>(ids.size()));
+    batch.rows.push_back(static_cast<uint32_t>(batch.rows.size()));
+    batch.labels.push_back(label);
+  }
+
+  std::filesystem::path directory;
+  Checkpoint checkpoint;
+  SafetensorsFile golden;
+  nlohmann::ordered_json config;
+};
+
+// The golden model with memory and weights.
+struct LoadedGolden {
+  LoadedGolden(const GoldenModel& golden, PrecisionPolicy precision_policy,
+               ParameterSet::Purpose purpose = ParameterSet::Purpose::training)
+      : runtime(kernels::DeviceType::cpu),
+        model(make_model(golden.config, golden.directory.string())),
+        precision(precision_policy) {
+    model->parameters().allocate(runtime, precision, purpose);
+    model->prepare(runtime, model->info().max_positions);
+    report = load_weights(runtime, *model, golden.checkpoint);
+  }
+
+  Runtime runtime;
+  std::unique_ptr<Model> model;
+  PrecisionPolicy precision;
+  LoadReport report;
+};
+
+}  // namespace engine::testing

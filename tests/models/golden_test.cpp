@@ -1,0 +1,280 @@
+// Models against transformers: logits, hidden states, loss, every gradient, optimizer steps; and
+// the exactness the engine promises of itself: packing, recompute, rerun, threads, accumulation.
+//
+// Tolerances: both sides compute in fp32 with sums in another order. 1e-4 absolute on logits of
+// size ~10 is some 80 ulp; gradients are compared by relative Frobenius error.
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "engine/optim/adamw.h"
+#include "engine/train/memory_plan.h"
+#include "tests/models/golden_model.h"
+#include "weights/export.h"
+
+namespace engine {
+namespace {
+
+using testing::GoldenModel;
+using testing::LoadedGolden;
+
+double max_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double worst = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    worst = std::max(worst, std::abs(double{a[i]} - b[i]));
+  }
+  return worst;
+}
+
+double relative_error(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    norm += double{b[i]} * b[i];
+  }
+  return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+}
+
+// Logits of one row, [tokens or 1, vocab or labels].
+std::vector<float> row_logits(LoadedGolden& m, const GoldenModel& golden, int row,
+                              Probe probe = nullptr) {
+  const Batch batch = golden.batch(row, row + 1);
+  Graph graph(
+      m.runtime,
+      {.record = false, .training = false, .precision = m.precision, .probe = std::move(probe)});
+  Variable hidden = m.model->hidden_states(graph, upload_batch(m.runtime, batch));
+  if (golden.classifier()) {
+    const std::vector<int32_t> last = {static_cast<int32_t>(batch.num_tokens()) - 1};
+    hidden = gather_rows(graph, hidden, m.runtime.upload_vector(last, DType::i32));
+  }
+  return m.runtime.download(logits(graph, hidden, m.model->head()));
+}
+
+struct LossAndGrads {
+  double loss = 0;
+  std::map<std::string, std::vector<float>> grads;
+};
+
+LossAndGrads loss_and_grads(LoadedGolden& m, const std::vector<Batch>& batches,
+                            RecomputePolicy recompute = RecomputePolicy::none) {
+  for (const auto& p : m.model->parameters()) m.runtime.zero(p->grad);
+  int64_t labels = 0;
+  for (const Batch& batch : batches) labels += trained_labels(*m.model, batch);
+  LossAndGrads out;
+  for (const Batch& batch : batches) {
+    const BatchLoss result =
+        run_batch(m.runtime, *m.model, batch,
+                  {.graph = {.recompute = recompute, .precision = m.precision},
+                   .grad_scale = static_cast<float>(1.0 / static_cast<double>(labels))});
+    out.loss += sum_losses(m.runtime.download(result.losses)) / static_cast<double>(labels);
+  }
+  for (const auto& p : m.model->parameters()) {
+    for (const ParameterPart& part : p->parts) {
+      out.grads[part.name] = m.model->parameters().read_grad(m.runtime, *p, part);
+    }
+  }
+  return out;
+}
+
+class Golden : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Models, Golden,
+                         ::testing::Values("gpt2", "llama_tied_llama3rope", "llama_untied_bias",
+                                           "llama_classifier"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(Golden, LogitsAndHiddenStates) {
+  const GoldenModel golden(GetParam());
+  LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference);
+  ASSERT_GE(golden.rows(), 4);
+  for (int row = 0; row < golden.rows(); ++row) {
+    int seen = 0;
+    std::string first_departure;
+    const std::vector<float> z =
+        row_logits(m, golden, row, [&](const std::string& name, const Tensor& value) {
+          ++seen;
+          const double d = max_difference(m.runtime.download(value),
+                                          golden.floats(name + "." + std::to_string(row)));
+          if (d > 1e-4 && first_departure.empty()) {
+            first_departure = name + " differs by " + std::to_string(d);
+          }
+        });
+    EXPECT_EQ(first_departure, "") << "row " << row;
+    EXPECT_EQ(seen, m.model->info().num_layers + 1);
+    EXPECT_LE(max_difference(z, golden.floats("logits." + std::to_string(row))), 1e-4);
+  }
+}
+
+TEST_P(Golden, LossAndEveryGradient) {
+  const GoldenModel golden(GetParam());
+  LoadedGolden m(golden, PrecisionPolicy::fp32());
+  const LossAndGrads ours = loss_and_grads(m, {golden.batch(0, golden.rows())});
+  EXPECT_NEAR(ours.loss, golden.floats("loss")[0], 1e-5);
+  int compared = 0;
+  for (const auto& [name, grad] : ours.grads) {
+    ASSERT_TRUE(golden.has("grad." + name)) << name;
+    EXPECT_LE(relative_error(grad, golden.floats("grad." + name)), 1e-4) << name;
+    ++compared;
+  }
+  int expected = 0;
+  for (const TensorEntry& entry : golden.golden.tensors())
+    expected += entry.name.starts_with("grad.");
+  EXPECT_EQ(compared, expected);
+}
+
+TEST_P(Golden, Bf16ErrorIsAtMostTwiceThatOfTransformers) {
+  const GoldenModel golden(GetParam());
+  LoadedGolden m(golden, PrecisionPolicy::bf16());
+  double logit_error = 0;
+  for (int row = 0; row < golden.rows(); ++row) {
+    logit_error = std::max(
+        logit_error,
+        max_difference(row_logits(m, golden, row), golden.floats("logits." + std::to_string(row))));
+  }
+  EXPECT_LE(logit_error, 2 * golden.floats("bf16.logits")[0]);
+  const LossAndGrads ours = loss_and_grads(m, {golden.batch(0, golden.rows())});
+  // One sample of a rounding error says little when it happens to be tiny: the floor is half a bf16
+  // ulp of the loss.
+  const double floor = std::abs(golden.floats("loss")[0]) / 512;
+  EXPECT_LE(std::abs(ours.loss - golden.floats("loss")[0]),
+            std::max(2.0 * golden.floats("bf16.loss")[0], floor));
+  for (const auto& [name, grad] : ours.grads) {
+    EXPECT_LE(relative_error(grad, golden.floats("grad." + name)),
+              2 * golden.floats("bf16.grad")[0])
+        << name;
+  }
+}
+
+TEST_P(Golden, TwentyAdamWStepsWithWarmUpClippingAndAccumulation) {
+  const GoldenModel golden(GetParam());
+  if (golden.classifier()) GTEST_SKIP() << "the golden run of the classifier has no steps";
+  LoadedGolden m(golden, PrecisionPolicy::fp32());
+  OptimizerConfig config;
+  config.lr = 0.02;
+  config.beta1 = 0.9;
+  config.beta2 = 0.95;
+  config.eps = 1e-8;
+  config.weight_decay = 0.1;
+  AdamW optimizer(m.runtime, m.model->parameters(), config);
+  const std::vector<int32_t> ids = golden.ints("steps.ids");
+  const std::vector<float> losses = golden.floats("steps.loss");
+  constexpr int kLength = 11, kSteps = 20;
+  for (int step = 0; step < kSteps; ++step) {
+    double loss = 0;
+    for (int micro = 0; micro < 2; ++micro) {
+      Batch batch;
+      for (int row = 0; row < 2; ++row) {
+        const auto begin = ids.begin() + ((step * 2 + micro) * 2 + row) * kLength;
+        const std::vector<int32_t> tokens(begin, begin + kLength);
+        GoldenModel::add_row(batch, tokens, tokens, -1);
+      }
+      const BatchLoss result = run_batch(
+          m.runtime, *m.model, batch,
+          {.graph = {.precision = m.precision}, .grad_scale = 1.0f / (2 * 2 * (kLength - 1))});
+      loss += sum_losses(m.runtime.download(result.losses)) / (2 * 2 * (kLength - 1));
+    }
+    EXPECT_NEAR(loss, losses[step], 1e-4) << "step " << step;
+    optimizer.measure(0.5f);
+    const double multiplier = step < 5 ? step / 5.0 : (kSteps - step) / 15.0;
+    optimizer.step(static_cast<float>(config.lr * multiplier));
+  }
+  for (const auto& p : m.model->parameters()) {
+    for (const ParameterPart& part : p->parts) {
+      EXPECT_LE(relative_error(m.model->parameters().read(m.runtime, *p, part),
+                               golden.floats("step." + part.name)),
+                1e-4)
+          << part.name;
+    }
+  }
+}
+
+// Bits of everything a step computes.
+void expect_same_bits(const LossAndGrads& a, const LossAndGrads& b, const char* what) {
+  EXPECT_EQ(std::memcmp(&a.loss, &b.loss, sizeof a.loss), 0) << what;
+  for (const auto& [name, grad] : a.grads) {
+    const std::vector<float>& other = b.grads.at(name);
+    EXPECT_EQ(std::memcmp(grad.data(), other.data(), grad.size() * sizeof(float)), 0)
+        << what << ": " << name;
+  }
+}
+
+TEST_P(Golden, SameBitsOnRerunRecomputeAndAnyNumberOfThreads) {
+  const GoldenModel golden(GetParam());
+  for (const PrecisionPolicy precision :
+       {PrecisionPolicy::fp32(), PrecisionPolicy::bf16(), PrecisionPolicy::bf16_residual_fp32()}) {
+    LoadedGolden m(golden, precision);
+    const std::vector<Batch> batches = {golden.batch(0, golden.rows())};
+    const LossAndGrads first = loss_and_grads(m, batches);
+    expect_same_bits(first, loss_and_grads(m, batches), "rerun");
+    expect_same_bits(first, loss_and_grads(m, batches, RecomputePolicy::norms), "recompute norms");
+    expect_same_bits(first, loss_and_grads(m, batches, RecomputePolicy::block), "recompute block");
+    const int threads = omp_get_max_threads();
+    for (const int n : {1, 3, 5}) {
+      omp_set_num_threads(n);
+      expect_same_bits(first, loss_and_grads(m, batches), "threads");
+    }
+    omp_set_num_threads(threads);
+  }
+}
+
+TEST_P(Golden, PackedEqualsUnpacked) {
+  const GoldenModel golden(GetParam());
+  LoadedGolden m(golden, PrecisionPolicy::fp32());
+  const LossAndGrads packed = loss_and_grads(m, {golden.batch(0, golden.rows())});
+  std::vector<Batch> alone;
+  for (int row = 0; row < golden.rows(); ++row) alone.push_back(golden.batch(row, row + 1));
+  const LossAndGrads unpacked = loss_and_grads(m, alone);
+  EXPECT_NEAR(packed.loss, unpacked.loss, 1e-6);
+  for (const auto& [name, grad] : packed.grads) {
+    EXPECT_LE(relative_error(grad, unpacked.grads.at(name)), 1e-6) << name;
+  }
+}
+
+TEST_P(Golden, LoadAndSaveKeepEveryByte) {
+  const GoldenModel golden(GetParam());
+  LoadedGolden m(golden, PrecisionPolicy::fp32());
+  const std::filesystem::path out =
+      std::filesystem::path(::testing::TempDir()) / (std::string("export_") + GetParam());
+  export_checkpoint(out, tensors_to_write(m.runtime, *m.model, m.report.stored, FileDtype::f32),
+                    {.config_json = golden.checkpoint.config_text(), .overwrite = true});
+  const Checkpoint again = Checkpoint::open(out.string());
+  EXPECT_EQ(again.names(), golden.checkpoint.names());
+  for (const std::string& name : again.names()) {
+    const TensorEntry* a = again.find(name);
+    const TensorEntry* b = golden.checkpoint.find(name);
+    ASSERT_EQ(a->bytes, b->bytes) << name;
+    EXPECT_EQ(std::memcmp(a->data, b->data, a->bytes), 0) << name;
+  }
+  std::filesystem::remove_all(out);
+}
+
+TEST_P(Golden, MemoryPlanIsExact) {
+  const GoldenModel golden(GetParam());
+  const Batch batch = golden.batch(0, golden.rows());
+  for (const RecomputePolicy recompute :
+       {RecomputePolicy::none, RecomputePolicy::norms, RecomputePolicy::block}) {
+    TrainingShape shape{.precision = PrecisionPolicy::bf16(),
+                        .recompute = recompute,
+                        .train = {.tokens = batch.num_tokens(),
+                                  .sequences = batch.num_sequences(),
+                                  .longest = batch.max_seqlen},
+                        .max_positions = 64};
+    const MemoryPlan plan =
+        plan_training([&] { return make_model(golden.config, "golden"); }, shape);
+    LoadedGolden m(golden, PrecisionPolicy::bf16());
+    m.runtime.memory().reserve_arena(plan.arena);
+    m.runtime.memory().reset_peak();
+    loss_and_grads(m, {batch}, recompute);
+    // The example batch and this one have the same sizes, so the plan holds to the byte.
+    EXPECT_EQ(m.runtime.memory().arena_peak(), plan.arena);
+    EXPECT_EQ(m.runtime.memory().unplanned_peak(), 0u);
+  }
+}
+
+}  // namespace
+}  // namespace engine
