@@ -82,7 +82,7 @@ void norm_forward(Stream, const NormForward& p) {
         const int64_t hidden = p.hidden;
         const C* const weight = static_cast<const C*>(p.weight);
         const C* const bias = static_cast<const C*>(p.bias);
-        const float per_element = 1.0f / static_cast<float>(hidden);
+        const float elements = static_cast<float>(hidden);
 
         const auto normalise_row = [&](int64_t row) {
           const R* const x = static_cast<const R*>(p.x) + row * hidden;
@@ -112,14 +112,14 @@ void norm_forward(Stream, const NormForward& p) {
                                [&](int64_t i, auto lanes) { return moment(load(x + i, lanes)); });
           }
 
-          const float mean = K::centred ? sum * per_element : 0.0f;
+          const float mean = K::centred ? sum / elements : 0.0f;
           if constexpr (K::centred) {
             sum = sum_over_row(hidden, [&](int64_t i, auto lanes) {
               const F32x16 v = zero_rest(load(r + i, lanes) - mean, lanes);
               return v * v;
             });
           }
-          const float rstd = 1.0f / std::sqrt(sum * per_element + p.eps);
+          const float rstd = 1.0f / std::sqrt(sum / elements + p.eps);
           if (p.mean != nullptr && K::centred) p.mean[row] = mean;
           if (p.rstd != nullptr) p.rstd[row] = rstd;
 
@@ -151,7 +151,7 @@ void norm_backward(Stream, const NormBackward& p) {
         using K = decltype(kind);
         const int64_t hidden = p.hidden, chunks = num_chunks(p.tokens);
         const C* const weight = static_cast<const C*>(p.weight);
-        const float per_element = 1.0f / static_cast<float>(hidden);
+        const float elements = static_cast<float>(hidden);
         float* const d_weight_parts = static_cast<float*>(p.workspace);
         float* const d_bias_parts = d_weight_parts + chunks * hidden;
 
@@ -171,10 +171,11 @@ void norm_backward(Stream, const NormBackward& p) {
           };
 
           float mean_g = 0.0f;
-          if constexpr (K::centred) mean_g = sum_over_row(hidden, gradient) * per_element;
-          const float mean_gx = per_element * sum_over_row(hidden, [&](int64_t i, auto lanes) {
-                                  return gradient(i, lanes) * normalised(i, lanes);
-                                });
+          if constexpr (K::centred) mean_g = sum_over_row(hidden, gradient) / elements;
+          const float sum_gx = sum_over_row(hidden, [&](int64_t i, auto lanes) {
+            return gradient(i, lanes) * normalised(i, lanes);
+          });
+          const float mean_gx = sum_gx / elements;
           for_vectors(hidden, [&](int64_t i, auto lanes) {
             const F32x16 x_hat = normalised(i, lanes);
             F32x16 d = rstd * (gradient(i, lanes) - mean_g - x_hat * mean_gx);

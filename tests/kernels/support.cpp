@@ -199,7 +199,9 @@ void expect_close(const Values& actual, DType dtype, const Values& reference, co
     reference_squares += reference[i] * reference[i];
   }
   if (actual.empty()) return;
-  const double bound = 2 * twin_error + ulp(dtype, largest(reference));
+  // An fp32 twin rounds in an order of its own and may be lucky on a small array.
+  const double ulps = dtype == DType::bf16 ? 1 : 4;
+  const double bound = 2 * twin_error + ulps * ulp(dtype, largest(reference));
   EXPECT_LE(error, bound) << what << "[" << worst << "] is " << actual[worst] << ", expected "
                           << reference[worst] << " (" << actual.size() << " elements)";
   if (reference_squares > 0) {

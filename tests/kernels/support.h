@@ -90,7 +90,7 @@ double ulp(DType dtype, double value);
 
 // The twin rule. `twin` computes the reference formula but rounds where the contract says that the
 // kernel rounds; without one, the twin is the reference rounded to the output's dtype.
-//   max|actual - reference| <= 2 max|twin - reference| + 1 ulp of max|reference|
+//   max|actual - reference| <= 2 max|twin - reference| + ulps of max|reference|: 1 (bf16), 4 (f32)
 //   ‖actual - reference‖ / ‖reference‖ <= 4e-3 (bf16) or 1e-5 (f32), or twice the twin's where
 //                                       the formula itself cancels more than that
 // Infinities and NaN fail.
