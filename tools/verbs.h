@@ -5,6 +5,7 @@
 
 namespace engine {
 
+ExitCode run_train(Invocation& invocation);
 ExitCode run_config(Invocation& invocation);
 ExitCode run_env(Invocation& invocation);
 
