@@ -29,9 +29,10 @@ data:
     - a.jsonl
     - "b\tc"
   validation: *files
-  fields: {prompt: "{q}: {a}", completion: |
+  fields:
+    prompt: "{q}: {a}"
+    completion: |
       text
-     }
   overflow: drop
 train:
   max_steps: 100
