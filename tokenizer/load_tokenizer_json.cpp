@@ -1,13 +1,12 @@
 // tokenizer.json -> parts. The format is documented by the Hugging Face tokenizers library; what we
 // do not know is refused by name rather than guessed.
 #include <fmt/core.h>
-#include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "engine/core/error.h"
 #include "tokenizer/bpe.h"
+#include "tokenizer/bpe_files.h"
 #include "tokenizer/json_document.h"
 #include "tokenizer/loaders.h"
 #include "tokenizer/unicode.h"
@@ -307,67 +306,6 @@ AddedToken read_added_token(const Node& node) {
   return token;
 }
 
-// Checks added tokens against each other and the vocabulary; drops empty ones, as Hugging Face
-// does.
-std::vector<AddedToken> check_added_tokens(std::vector<AddedToken> tokens,
-                                           const Vocabulary& vocabulary, const std::string& file) {
-  std::erase_if(tokens, [](const AddedToken& token) { return token.content.empty(); });
-  std::set<std::string_view> contents;
-  std::set<int32_t> ids;
-  for (const AddedToken& token : tokens) {
-    const auto duplicate = [&](std::string what) {
-      return Error(ExitCode::checkpoint, "TOK-DUPLICATE", std::move(what))
-          .with("file", file)
-          .where("added_tokens");
-    };
-    if (!contents.insert(token.content).second) {
-      throw duplicate(fmt::format("added token \"{}\" stands twice", token.content));
-    }
-    if (!ids.insert(token.id).second) {
-      throw duplicate(fmt::format("two added tokens have id {}", token.id))
-          .found(fmt::format("the second is \"{}\"", token.content));
-    }
-    const int32_t known = vocabulary.find(token.content);
-    if (known >= 0 && known != token.id) {
-      throw duplicate(fmt::format("added token \"{}\" has two ids", token.content))
-          .found(fmt::format("{} in added_tokens, {} in the vocabulary", token.id, known));
-    }
-    if (known < 0 && vocabulary.contains_id(token.id)) {
-      throw duplicate(fmt::format("id {} belongs to two tokens", token.id))
-          .found(fmt::format("added token \"{}\" and \"{}\" of the vocabulary", token.content,
-                             vocabulary.token(token.id)));
-    }
-  }
-  return tokens;
-}
-
-MergeTable make_merges(const BpeLists& lists, const Vocabulary& vocabulary,
-                       const std::string& file) {
-  MergeTable merges;
-  merges.reserve(lists.merges.size());
-  std::string merged;
-  for (uint32_t rank = 0; rank < lists.merges.size(); ++rank) {
-    const std::string_view left = lists.left(lists.merges[rank]);
-    const std::string_view right = lists.right(lists.merges[rank]);
-    merged.assign(left);
-    merged += right;
-    const int32_t ids[] = {vocabulary.find(left), vocabulary.find(right), vocabulary.find(merged)};
-    const std::string_view texts[] = {left, right, merged};
-    for (int i = 0; i < 3; ++i) {
-      if (ids[i] >= 0) continue;
-      throw Error(ExitCode::checkpoint, "TOK-MERGES",
-                  fmt::format("merge {} names a token that is not in the vocabulary", rank))
-          .with("file", file)
-          .where(fmt::format("\"{}\" + \"{}\"", left, right))
-          .expected(fmt::format("\"{}\" among the {} tokens of the vocabulary", texts[i],
-                                vocabulary.size()))
-          .why("vocabulary and merges come from different tokenizers, or one was cut");
-    }
-    merges.insert(ids[0], ids[1], {rank, ids[2]});
-  }
-  return merges;
-}
-
 std::unique_ptr<Model> read_model(const Node& node, const BpeLists& lists, bool byte_level) {
   // Files written before the field existed hold BPE models with merges.
   const std::string type = node.has("type")   ? node.at("type").string()
@@ -394,22 +332,6 @@ std::unique_ptr<Model> read_model(const Node& node, const BpeLists& lists, bool 
   Vocabulary vocabulary = make_vocabulary(lists, node.file());
   MergeTable merges = make_merges(lists, vocabulary, node.file());
   return std::make_unique<Bpe>(std::move(vocabulary), std::move(merges), std::move(options));
-}
-
-// The conventional names, for files that do not say which token plays which role.
-void guess_roles(TokenizerParts* parts) {
-  const auto first_of = [&](std::initializer_list<const char*> names) -> std::optional<int32_t> {
-    for (const char* name : names) {
-      const AddedToken* token = parts->added_tokens.find(name);
-      if (token && token->special) return token->id;
-    }
-    return std::nullopt;
-  };
-  TokenRoles& roles = parts->roles;
-  roles.bos = first_of({"<|begin_of_text|>", "<bos>", "<s>"});
-  roles.eos = first_of({"<|end_of_text|>", "<eos>", "</s>", "<|endoftext|>"});
-  roles.pad = first_of({"<pad>", "<|finetune_right_pad_id|>", "[PAD]"});
-  roles.unk = first_of({"<unk>"});
 }
 
 }  // namespace
@@ -460,57 +382,6 @@ TokenizerParts load_tokenizer_json(std::string_view text, const std::string& fil
   parts.added_tokens.set(check_added_tokens(std::move(added), parts.model->vocabulary(), file),
                          parts.normalizer.get());
   guess_roles(&parts);
-  return parts;
-}
-
-TokenizerParts load_vocab_merges(const VocabMergesFiles& files) {
-  BpeLists lists;
-  parse_vocab_json(files.vocab, files.vocab_name, &lists);
-  size_t line_number = 0;
-  for (size_t at = 0; at < files.merges.size();) {
-    const size_t end = std::min(files.merges.find('\n', at), files.merges.size());
-    std::string_view line = files.merges.substr(at, end - at);
-    at = end + 1;
-    ++line_number;
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (line.empty() || line.starts_with("#version")) continue;
-    const size_t invalid = find_invalid_utf8(line);
-    const size_t space = line.find(' ');
-    if (invalid != std::string_view::npos || space == std::string_view::npos ||
-        line.find(' ', space + 1) != std::string_view::npos) {
-      throw Error(ExitCode::checkpoint, "TOK-MERGES",
-                  fmt::format("{}:{}: a merge is not two tokens", files.merges_name, line_number))
-          .expected("two tokens separated by one space");
-    }
-    lists.add_merge(line.substr(0, space), line.substr(space + 1));
-  }
-  if (lists.merges.empty()) {
-    throw Error(ExitCode::checkpoint, "TOK-MERGES",
-                fmt::format("{} holds no merges", files.merges_name));
-  }
-
-  TokenizerParts parts;
-  const bool qwen2 = files.split_pattern == "qwen2";
-  if (qwen2) parts.normalizer = make_unicode_normalizer(UnicodeForm::kNfc);
-  parts.pre_tokenizer = make_split(Regex(qwen2 ? kQwen2Pattern : kGpt2Pattern), {});
-  parts.decoder.push_back(make_byte_level_decoder());
-  Vocabulary vocabulary = make_vocabulary(lists, files.vocab_name);
-  MergeTable merges = make_merges(lists, vocabulary, files.merges_name);
-  parts.model = std::make_unique<Bpe>(std::move(vocabulary), std::move(merges),
-                                      BpeOptions{.byte_level = true});
-  std::vector<AddedToken> added = files.added_tokens;
-  // GPT-2 keeps its one special token in the vocabulary itself.
-  const int32_t end_of_text = parts.model->vocabulary().find("<|endoftext|>");
-  const bool listed = std::any_of(added.begin(), added.end(), [](const AddedToken& token) {
-    return token.content == "<|endoftext|>";
-  });
-  if (end_of_text >= 0 && !listed) {
-    added.push_back({.id = end_of_text, .content = "<|endoftext|>", .special = true});
-  }
-  parts.added_tokens.set(
-      check_added_tokens(std::move(added), parts.model->vocabulary(), files.vocab_name), nullptr);
-  guess_roles(&parts);
-  if (!qwen2 && !parts.roles.bos && end_of_text >= 0) parts.roles.bos = end_of_text;
   return parts;
 }
 

@@ -45,9 +45,9 @@ struct TokenizerFile {
 // What files without a tokenizer.json leave unsaid.
 struct TokenizerOpenOptions {
   // "gpt2", "llama3" or "qwen2"; empty: told from the files, see Tokenizer::open.
-  std::string split_pattern;
+  std::string split_pattern = "";
   // Special tokens of a tiktoken rank file; empty: told from the files.
-  std::vector<std::pair<std::string, int32_t>> special_tokens;
+  std::vector<std::pair<std::string, int32_t>> special_tokens = {};
 };
 
 // Immutable; const methods may be called from several threads at once.

@@ -1,0 +1,85 @@
+#include "tokenizer/bpe_files.h"
+
+#include <fmt/core.h>
+
+#include <set>
+
+#include "engine/core/error.h"
+
+namespace engine::tokenizer {
+
+MergeTable make_merges(const BpeLists& lists, const Vocabulary& vocabulary,
+                       const std::string& file) {
+  MergeTable merges;
+  merges.reserve(lists.merges.size());
+  std::string merged;
+  for (uint32_t rank = 0; rank < lists.merges.size(); ++rank) {
+    const std::string_view left = lists.left(lists.merges[rank]);
+    const std::string_view right = lists.right(lists.merges[rank]);
+    merged.assign(left);
+    merged += right;
+    const int32_t ids[] = {vocabulary.find(left), vocabulary.find(right), vocabulary.find(merged)};
+    const std::string_view texts[] = {left, right, merged};
+    for (int i = 0; i < 3; ++i) {
+      if (ids[i] >= 0) continue;
+      throw Error(ExitCode::checkpoint, "TOK-MERGES",
+                  fmt::format("merge {} names a token that is not in the vocabulary", rank))
+          .with("file", file)
+          .where(fmt::format("\"{}\" + \"{}\"", left, right))
+          .expected(fmt::format("\"{}\" among the {} tokens of the vocabulary", texts[i],
+                                vocabulary.size()))
+          .why("vocabulary and merges come from different tokenizers, or one was cut");
+    }
+    merges.insert(ids[0], ids[1], {rank, ids[2]});
+  }
+  return merges;
+}
+
+std::vector<AddedToken> check_added_tokens(std::vector<AddedToken> tokens,
+                                           const Vocabulary& vocabulary, const std::string& file) {
+  std::erase_if(tokens, [](const AddedToken& token) { return token.content.empty(); });
+  std::set<std::string_view> contents;
+  std::set<int32_t> ids;
+  for (const AddedToken& token : tokens) {
+    const auto duplicate = [&](std::string what) {
+      return Error(ExitCode::checkpoint, "TOK-DUPLICATE", std::move(what))
+          .with("file", file)
+          .where("added_tokens");
+    };
+    if (!contents.insert(token.content).second) {
+      throw duplicate(fmt::format("added token \"{}\" stands twice", token.content));
+    }
+    if (!ids.insert(token.id).second) {
+      throw duplicate(fmt::format("two added tokens have id {}", token.id))
+          .found(fmt::format("the second is \"{}\"", token.content));
+    }
+    const int32_t known = vocabulary.find(token.content);
+    if (known >= 0 && known != token.id) {
+      throw duplicate(fmt::format("added token \"{}\" has two ids", token.content))
+          .found(fmt::format("{} in added_tokens, {} in the vocabulary", token.id, known));
+    }
+    if (known < 0 && vocabulary.contains_id(token.id)) {
+      throw duplicate(fmt::format("id {} belongs to two tokens", token.id))
+          .found(fmt::format("added token \"{}\" and \"{}\" of the vocabulary", token.content,
+                             vocabulary.token(token.id)));
+    }
+  }
+  return tokens;
+}
+
+void guess_roles(TokenizerParts* parts) {
+  const auto first_of = [&](std::initializer_list<const char*> names) -> std::optional<int32_t> {
+    for (const char* name : names) {
+      const AddedToken* token = parts->added_tokens.find(name);
+      if (token && token->special) return token->id;
+    }
+    return std::nullopt;
+  };
+  TokenRoles& roles = parts->roles;
+  roles.bos = first_of({"<|begin_of_text|>", "<bos>", "<s>"});
+  roles.eos = first_of({"<|end_of_text|>", "<eos>", "</s>", "<|endoftext|>"});
+  roles.pad = first_of({"<pad>", "<|finetune_right_pad_id|>", "[PAD]"});
+  roles.unk = first_of({"<unk>"});
+}
+
+}  // namespace engine::tokenizer
