@@ -55,6 +55,16 @@ class Scratch {
   size_t capacity_ = 0;
 };
 
+// Below this many multiplications one thread is done before the others are awake.
+constexpr int64_t kFewForThreads = int64_t{1} << 17;
+
+// parallel_for, or the same in this thread. Results are alike.
+template <typename Body>
+void for_each(bool parallel, int64_t count, const Body& body) {
+  if (parallel) return parallel_for(count, body);
+  for (int64_t i = 0; i < count; ++i) body(i);
+}
+
 // Values of each operand packed at a time, and of k in one pass. Larger problems are cut up.
 constexpr int64_t kMostPacked = int64_t{6} << 20;
 constexpr int64_t kMostK = 4096;
@@ -128,6 +138,7 @@ struct PackedProduct {
   int64_t row, column;  // of the product within d
   Bias bias;
   bool accumulate;
+  bool parallel;
 };
 
 // Computes the panels [i_begin, i_end) x [j_begin, j_end) of a product. `partial` holds one tile
@@ -182,7 +193,7 @@ void multiply_packed(const PackedProduct& p) {
   int64_t i_step = std::min<int64_t>(p.kernel.m_panels, m_panels);
   int64_t j_step = std::min<int64_t>(p.kernel.n_panels, n_panels);
   // Enough pieces that the last ones do not leave threads idle for long.
-  const int64_t enough = omp_in_parallel() ? 1 : 8 * omp_get_max_threads();
+  const int64_t enough = omp_in_parallel() || !p.parallel ? 1 : 8 * omp_get_max_threads();
   const auto pieces = [&] { return ceil_div(m_panels, i_step) * ceil_div(n_panels, j_step); };
   while (pieces() < enough && i_step * j_step > 1) {
     const bool cut_rows =
@@ -190,7 +201,7 @@ void multiply_packed(const PackedProduct& p) {
     (cut_rows ? i_step : j_step) /= 2;
   }
   const int64_t i_pieces = ceil_div(m_panels, i_step);
-  parallel_for(pieces(), [&](int64_t piece) {
+  for_each(p.parallel, pieces(), [&](int64_t piece) {
     const int64_t i = piece % i_pieces * i_step, j = piece / i_pieces * j_step;
     multiply_piece(p, i, std::min(i + i_step, m_panels), j, std::min(j + j_step, n_panels));
   });
@@ -207,6 +218,7 @@ struct Operand {
 // Packs rows [begin, begin + count) and values [k_begin, k_begin + k) of an operand.
 struct PackRange {
   int64_t begin, count, k_begin, k;
+  bool parallel;
 };
 void pack_operand(const MatmulKernel& kernel, bool is_a, const Operand& x, const PackRange& range,
                   char* to) {
@@ -217,7 +229,7 @@ void pack_operand(const MatmulKernel& kernel, bool is_a, const Operand& x, const
   constexpr int64_t kSlice = 512;
   const int64_t k_padded = round_up(range.k, kernel.k_unit);
   const int64_t slices = ceil_div(range.k, kSlice);
-  parallel_for(panels * slices, [&](int64_t unit) {
+  for_each(range.parallel, panels * slices, [&](int64_t unit) {
     const int64_t i = unit / slices * panel, p = unit % slices * kSlice;
     const int64_t row = range.begin + i, k = range.k_begin + p;
     const int64_t offset = x.k_contiguous ? row * x.stride + k : k * x.stride + row;
@@ -261,6 +273,7 @@ void matmul(Stream, const Matmul& p) {
   if (p.m == 0 || p.n == 0) return;
   if (p.k == 0) return multiply_nothing(p, d, bias);
 
+  const bool parallel = p.m * p.n * p.k > kFewForThreads;
   const MatmulKernel& kernel = matmul_kernel(p.input_dtype);
   const int64_t k_chunk = round_up(ceil_div(p.k, ceil_div(p.k, kMostK)), 512);
   const bool several_k = p.k > k_chunk;
@@ -289,9 +302,9 @@ void matmul(Stream, const Matmul& p) {
         const int64_t k_count = std::min(k_chunk, p.k - k);
         const bool last = k + k_count == p.k;
         if (several_k || n == 0) {
-          pack_operand(kernel, true, a, {m, m_count, k, k_count}, a_packed);
+          pack_operand(kernel, true, a, {m, m_count, k, k_count, parallel}, a_packed);
         }
-        pack_operand(kernel, false, b, {n, n_count, k, k_count}, b_packed);
+        pack_operand(kernel, false, b, {n, n_count, k, k_count, parallel}, b_packed);
         multiply_packed({.kernel = kernel,
                          .a = a_packed,
                          .b = b_packed,
@@ -302,7 +315,8 @@ void matmul(Stream, const Matmul& p) {
                          .row = separate_sums ? 0 : m,
                          .column = separate_sums ? 0 : n,
                          .bias = last && !separate_sums ? bias : Bias{},
-                         .accumulate = k > 0 || (p.accumulate && !separate_sums)});
+                         .accumulate = k > 0 || (p.accumulate && !separate_sums),
+                         .parallel = parallel});
       }
       if (separate_sums) {
         parallel_for_ranges(m_count, 8, [&](int64_t begin, int64_t end) {

@@ -1,0 +1,351 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "kernels/cpu/matmul_kernels.h"
+#include "tests/kernels/reference/matmul.h"
+#include "tests/kernels/support.h"
+
+namespace engine::kernels::testing {
+namespace {
+
+// Every suite runs with each instruction set that this processor has, on the CPU.
+class MatmulTest : public ::testing::TestWithParam<cpu::InstructionSet> {
+ protected:
+  void SetUp() override { cpu::limit_instruction_set(GetParam()); }
+  void TearDown() override { cpu::limit_instruction_set(cpu::InstructionSet::amx_bf16); }
+  Stream stream() const { return {}; }
+  const Operations& ops() const { return operations(DeviceType::cpu); }
+};
+
+std::vector<cpu::InstructionSet> instruction_sets() {
+  std::vector<cpu::InstructionSet> sets;
+  for (int set = 0; set <= static_cast<int>(cpu::instruction_set()); ++set) {
+    sets.push_back(static_cast<cpu::InstructionSet>(set));
+  }
+  return sets;
+}
+
+std::string name_of_set(const ::testing::TestParamInfo<cpu::InstructionSet>& info) {
+  constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx_bf16"};
+  return kNames[static_cast<int>(info.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(InstructionSets, MatmulTest, ::testing::ValuesIn(instruction_sets()),
+                         name_of_set);
+
+struct Case {
+  int64_t m, n, k;
+  bool transpose_a = false, transpose_b = false, accumulate = false, bias = false;
+  DType input = DType::f32, output = DType::f32;
+  int64_t extra = 0;  // elements between rows that are not part of the matrix
+
+  std::string text() const {
+    return std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k) +
+           (transpose_a ? " TA" : "") + (transpose_b ? " TB" : "") + (accumulate ? " +=" : "") +
+           (bias ? " bias" : "") + " " + name_of(input) + " -> " + name_of(output) + " extra " +
+           std::to_string(extra);
+  }
+};
+
+enum class Data { normal, integers };
+
+Values draw(Random& random, Data data, int64_t count, DType dtype) {
+  return data == Data::integers ? random.integers(count, -4, 4) : random.normal(count, dtype);
+}
+
+// Elements between rows are NaN in the inputs; in D they must survive.
+Values with_gaps(const Values& dense, int64_t rows, int64_t columns, int64_t ld) {
+  Values wide(static_cast<size_t>(rows * ld), NAN);
+  for (int64_t i = 0; i < rows; ++i) {
+    std::copy_n(dense.begin() + i * columns, columns, wide.begin() + i * ld);
+  }
+  return wide;
+}
+
+void run_case(Stream stream, const Case& c, Data data, Random& random) {
+  SCOPED_TRACE(c.text());
+  const int64_t a_rows = c.transpose_a ? c.k : c.m, a_columns = c.transpose_a ? c.m : c.k;
+  const int64_t b_rows = c.transpose_b ? c.n : c.k, b_columns = c.transpose_b ? c.k : c.n;
+  const int64_t lda = a_columns + c.extra, ldb = b_columns + c.extra, ldd = c.n + c.extra;
+  const Values a = draw(random, data, a_rows * a_columns, c.input);
+  const Values b = draw(random, data, b_rows * b_columns, c.input);
+  const Values bias = draw(random, data, c.n, c.input);
+  const Values before = draw(random, data, c.m * c.n, c.output);
+
+  DeviceArray device_a(stream, c.input, with_gaps(a, a_rows, a_columns, lda));
+  DeviceArray device_b(stream, c.input, with_gaps(b, b_rows, b_columns, ldb));
+  DeviceArray device_bias(stream, c.input, bias);
+  const Values nothing(static_cast<size_t>(c.m * c.n), NAN);
+  DeviceArray d(stream, c.output, with_gaps(c.accumulate ? before : nothing, c.m, c.n, ldd));
+  operations(stream).matmul(stream, {.a = device_a.data(),
+                                     .b = device_b.data(),
+                                     .bias = c.bias ? device_bias.data() : nullptr,
+                                     .d = d.data(),
+                                     .m = c.m,
+                                     .n = c.n,
+                                     .k = c.k,
+                                     .lda = c.extra ? lda : 0,
+                                     .ldb = c.extra ? ldb : 0,
+                                     .ldd = c.extra ? ldd : 0,
+                                     .transpose_a = c.transpose_a,
+                                     .transpose_b = c.transpose_b,
+                                     .accumulate = c.accumulate,
+                                     .input_dtype = c.input,
+                                     .output_dtype = c.output});
+
+  const reference::MatmulInputs in{c.m,       c.n,           c.k,          a_columns,
+                                   b_columns, c.transpose_a, c.transpose_b};
+  Values expected = reference::matmul<double>(in, a, b);
+  Values twin = data == Data::integers ? expected : reference::matmul<float>(in, a, b);
+  for (int64_t i = 0; i < c.m * c.n; ++i) {
+    const double rest = (c.bias ? bias[i % c.n] : 0.0) + (c.accumulate ? before[i] : 0.0);
+    expected[i] += rest;
+    twin[i] = rounded(c.output, twin[i] + rest);
+  }
+  const Values all = d.values();
+  Values actual(static_cast<size_t>(c.m * c.n));
+  for (int64_t i = 0; i < c.m; ++i) {
+    std::copy_n(all.begin() + i * ldd, c.n, actual.begin() + i * c.n);
+    for (int64_t j = c.n; j < ldd; ++j) {
+      ASSERT_TRUE(std::isnan(all[i * ldd + j])) << "wrote between rows, at row " << i;
+    }
+  }
+  if (data == Data::integers) {
+    expect_equal(actual, rounded(c.output, expected), "D");
+  } else {
+    expect_close(actual, c.output, expected, twin, "D");
+  }
+}
+
+constexpr DType kFloats[] = {DType::f32, DType::bf16};
+
+// Sums of small integers are exact in fp32, so a single misplaced element shows.
+TEST_P(MatmulTest, IntegersAreExact) {
+  constexpr int64_t kSizes[] = {1, 3, 17, 33, 65};
+  Random random(1);
+  int number = 0;
+  for (int64_t m : kSizes) {
+    for (int64_t n : kSizes) {
+      for (int64_t k : {1, 2, 31, 65}) {
+        for (int transposes = 0; transposes < 4; ++transposes) {
+          // dtypes, bias, accumulation and gaps take turns, so that all pairs occur
+          const int turn = number++ % 31;
+          run_case(stream(),
+                   {.m = m,
+                    .n = n,
+                    .k = k,
+                    .transpose_a = (transposes & 1) != 0,
+                    .transpose_b = (transposes & 2) != 0,
+                    .accumulate = (turn & 1) != 0,
+                    .bias = (turn & 2) != 0,
+                    .input = kFloats[(turn >> 2) & 1],
+                    .output = kFloats[(turn >> 3) & 1],
+                    .extra = (turn & 16) ? 5 : 0},
+                   Data::integers, random);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatmulTest, EveryCombination) {
+  Random random(2);
+  for (int bits = 0; bits < 128; ++bits) {
+    const Case c{.m = 70,
+                 .n = 37,
+                 .k = 45,
+                 .transpose_a = (bits & 1) != 0,
+                 .transpose_b = (bits & 2) != 0,
+                 .accumulate = (bits & 4) != 0,
+                 .bias = (bits & 8) != 0,
+                 .input = kFloats[(bits >> 4) & 1],
+                 .output = kFloats[(bits >> 5) & 1],
+                 .extra = (bits & 64) ? 3 : 0};
+    run_case(stream(), c, Data::integers, random);
+    run_case(stream(), c, Data::normal, random);
+  }
+}
+
+// More than one block of k, several pieces, and (4200) several passes over k.
+TEST_P(MatmulTest, LargeSizes) {
+  Random random(3);
+  for (DType input : kFloats) {
+    for (DType output : kFloats) {
+      for (bool accumulate : {false, true}) {
+        run_case(stream(),
+                 {.m = 129,
+                  .n = 130,
+                  .k = 700,
+                  .transpose_b = true,
+                  .accumulate = accumulate,
+                  .bias = true,
+                  .input = input,
+                  .output = output},
+                 Data::integers, random);
+        run_case(stream(),
+                 {.m = 33,
+                  .n = 63,
+                  .k = 4200,
+                  .transpose_a = true,
+                  .accumulate = accumulate,
+                  .bias = true,
+                  .input = input,
+                  .output = output},
+                 Data::integers, random);
+        run_case(stream(),
+                 {.m = 63,
+                  .n = 130,
+                  .k = 1100,
+                  .accumulate = accumulate,
+                  .input = input,
+                  .output = output},
+                 Data::normal, random);
+      }
+    }
+  }
+}
+
+// Packed operands are cut into chunks of columns or rows when they are large.
+TEST_P(MatmulTest, OperandsLargerThanTheScratch) {
+  Random random(4);
+  run_case(stream(), {.m = 1, .n = 12000, .k = 600, .transpose_b = true, .input = DType::bf16},
+           Data::integers, random);
+  run_case(stream(), {.m = 12000, .n = 1, .k = 600, .transpose_a = true, .output = DType::bf16},
+           Data::integers, random);
+}
+
+TEST_P(MatmulTest, EmptySizes) {
+  Random random(5);
+  for (DType output : kFloats) {
+    for (bool bias : {false, true}) {
+      for (bool accumulate : {false, true}) {
+        for (auto [m, n, k] : {std::array<int64_t, 3>{0, 5, 7}, {5, 0, 7}, {33, 300, 0}}) {
+          run_case(stream(),
+                   {.m = m,
+                    .n = n,
+                    .k = k,
+                    .accumulate = accumulate,
+                    .bias = bias,
+                    .output = output,
+                    .extra = 2},
+                   Data::integers, random);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatmulTest, SameBitsOnAnyThreadCount) {
+  Random random(6);
+  for (DType input : kFloats) {
+    for (DType output : kFloats) {
+      const int64_t m = 131, n = 205, k = 1000;
+      DeviceArray a(stream(), input, random.normal(m * k, input));
+      DeviceArray b(stream(), input, random.normal(n * k, input));
+      const Values before = random.normal(m * n, output);
+      const auto body = [&] {
+        DeviceArray d(stream(), output, before);
+        ops().matmul(stream(), {.a = a.data(),
+                                .b = b.data(),
+                                .d = d.data(),
+                                .m = m,
+                                .n = n,
+                                .k = k,
+                                .transpose_b = true,
+                                .accumulate = true,
+                                .input_dtype = input,
+                                .output_dtype = output});
+        return d.bytes();
+      };
+      expect_same_on_any_thread_count(body);
+      expect_repeatable(body);
+    }
+  }
+}
+
+TEST_P(MatmulTest, NaNAndInfinityReachTheirRowOnly) {
+  for (DType dtype : kFloats) {
+    Values a_values(40 * 50, 1.0), b_values(50 * 20, 1.0);
+    a_values[7 * 50 + 3] = NAN;
+    a_values[9 * 50 + 4] = INFINITY;
+    DeviceArray a(stream(), dtype, a_values), b(stream(), dtype, b_values);
+    DeviceArray d(stream(), dtype, int64_t{40 * 20});
+    ops().matmul(stream(), {.a = a.data(),
+                            .b = b.data(),
+                            .d = d.data(),
+                            .m = 40,
+                            .n = 20,
+                            .k = 50,
+                            .input_dtype = dtype,
+                            .output_dtype = dtype});
+    const Values values = d.values();
+    for (int64_t i = 0; i < 40 * 20; ++i) {
+      if (i / 20 == 7) {
+        EXPECT_TRUE(std::isnan(values[i]));
+      } else {
+        EXPECT_EQ(values[i], i / 20 == 9 ? INFINITY : 50.0);
+      }
+    }
+  }
+}
+
+TEST_P(MatmulTest, RefusesLeadingDimensionsThatOverlap) {
+  float x[4] = {};
+  EXPECT_THROW(ops().matmul(stream(), {.a = x, .b = x, .d = x, .m = 2, .n = 2, .k = 2, .lda = 1}),
+               std::logic_error);
+}
+
+ENGINE_KERNEL_TEST_SUITE(ColumnSumTest);
+
+TEST_P(ColumnSumTest, SumsRows) {
+  Random random(7);
+  for (DType dtype : kFloats) {
+    for (int64_t rows : {0, 1, 3, 65, 257}) {
+      for (int64_t columns : {0, 1, 17, 63, 65, 300}) {
+        for (bool accumulate : {false, true}) {
+          for (int64_t extra : {0, 3}) {
+            const int64_t ld = columns + extra;
+            const Values x = random.normal(rows * ld, dtype);
+            const Values before = random.normal(columns, DType::f32);
+            DeviceArray device_x(stream(), dtype, x);
+            DeviceArray out(stream(), DType::f32, before);
+            ops().column_sum(stream(), {.x = device_x.data(),
+                                        .out = out.as<float>(),
+                                        .rows = rows,
+                                        .columns = columns,
+                                        .ld = extra ? ld : 0,
+                                        .accumulate = accumulate,
+                                        .dtype = dtype});
+            Values expected = accumulate ? before : Values(before.size(), 0.0);
+            std::vector<float> twin(expected.begin(), expected.end());
+            for (int64_t i = 0; i < rows; ++i) {
+              for (int64_t j = 0; j < columns; ++j) {
+                expected[j] += x[i * ld + j];
+                twin[j] += static_cast<float>(x[i * ld + j]);
+              }
+            }
+            expect_close(out, expected, Values(twin.begin(), twin.end()), "sum");
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(ColumnSumTest, SameBitsOnAnyThreadCount) {
+  Random random(8);
+  DeviceArray x(stream(), DType::f32, random.normal(500 * 700, DType::f32));
+  expect_same_on_any_thread_count([&] {
+    DeviceArray out(stream(), DType::f32, int64_t{700});
+    ops().column_sum(
+        stream(),
+        {.x = x.data(), .out = out.as<float>(), .rows = 500, .columns = 700, .accumulate = false});
+    return out.bytes();
+  });
+}
+
+}  // namespace
+}  // namespace engine::kernels::testing
