@@ -64,10 +64,11 @@ void RowScanner::check_size(size_t size, uint64_t line) const {
   throw data_error(
       "DATA-LIMIT", name_, line,
       "row is larger than " + group_digits(static_cast<int64_t>(options_.max_row_bytes)) + " bytes")
-      .why(format_ == DataFormat::json ? "a line break or closing brace is missing, or the whole "
-                                         "data set is one row"
-                                       : "the text has no line breaks")
-      .fix("split the row, or raise data.max_row_bytes");
+      .why(format_ == DataFormat::json
+               ? "a line break or closing brace is missing, or the whole data set is one row"
+               : "the text has no line breaks")
+      .fix(format_ == DataFormat::json ? "write it as several rows"
+                                       : "data.split=whole, or split the text into lines");
 }
 
 void RowScanner::check_text(const std::string& text, uint64_t offset, uint64_t line,
