@@ -114,8 +114,7 @@ struct AmxProducts {
       std::memcpy(rows + (row + 1) * kTile + lane, &high, sizeof high);
     }
     ENGINE_INLINE void put_pairs(int64_t row, int64_t lane, U16x16 low, U16x16 high) {
-      const U32x16 words =
-          __builtin_convertvector(low, U32x16) | (__builtin_convertvector(high, U32x16) << 16);
+      const U32x16 words = widen(low) | (widen(high) << 16);
       std::memcpy(pairs + row / 2 * kTile + lane, &words, sizeof words);
     }
   };
@@ -156,8 +155,7 @@ struct AmxProducts {
         U16x16 low, high;
         std::memcpy(&low, rows + 2 * r * padded + c, sizeof low);
         std::memcpy(&high, rows + (2 * r + 1) * padded + c, sizeof high);
-        const U32x16 words =
-            __builtin_convertvector(low, U32x16) | (__builtin_convertvector(high, U32x16) << 16);
+        const U32x16 words = widen(low) | (widen(high) << 16);
         std::memcpy(pairs + r * padded + c, &words, sizeof words);
       }
     }

@@ -249,7 +249,9 @@ void forward(const AttentionForward& arguments) {
   const int64_t most_pairs = ceil_div(shape.max_seqlen_q, kTile) * group;
   // Few lists: smaller pieces, so that many threads find work. Results do not depend on it.
   int64_t piece = max_pairs(shape.head_dim);
-  while (piece > 1 && lists * ceil_div(most_pairs, piece) < 64) piece /= 2;
+  // (Decoding keeps heads together, which read the same keys.)
+  const int64_t wanted = shape.max_seqlen_q <= kMaxDecodeQueries ? 8 : 64;
+  while (piece > 1 && lists * ceil_div(most_pairs, piece) < wanted) piece /= 2;
   const int64_t pieces = ceil_div(most_pairs, piece);
   parallel_for(pieces * lists, [&](int64_t index) {
     // Late queries first: under a causal mask they are the most work.
@@ -257,8 +259,9 @@ void forward(const AttentionForward& arguments) {
     const Sequence sequence = sequence_of(shape, index % lists / shape.num_kv_heads);
     const int64_t kv_head = index % shape.num_kv_heads;
     if (sequence.num_queries <= kMaxDecodeQueries) {
-      for (int64_t h = first; h < std::min(first + piece, group); ++h) {
-        decode<T>(arguments, sequence, kv_head * group + h);
+      const int64_t last = std::min(first + piece, group);
+      if (first < last) {
+        decode<T>(arguments, sequence, kv_head * group + first, kv_head * group + last);
       }
       return;
     }

@@ -15,12 +15,6 @@
 
 namespace engine::kernels::cpu::attention {
 
-// One float in all lanes, in one load. (splat() adds to zero first, which costs in an inner loop.)
-ENGINE_INLINE F32x16 broadcast(const float* p) {
-  const float x = *p;
-  return F32x16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
-}
-
 // A tile of the user's rows: `count` rows of `dim` elements, `stride` apart.
 template <typename T>
 struct UserRows {

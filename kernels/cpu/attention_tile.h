@@ -102,6 +102,12 @@ ENGINE_INLINE F32x16 exp2_of_nonpositive(F32x16 x) {
 #endif
 }
 
+// One float in all lanes, in one load. (splat() adds to zero first, which costs in an inner loop.)
+ENGINE_INLINE F32x16 broadcast(const float* p) {
+  const float x = *p;
+  return F32x16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+
 // Asks for a row of `count` elements that will be read (or written) a tile later. Rows of one head
 // lie far apart in memory, a pattern that the processor does not foresee.
 template <bool kWrite = false, typename T>
