@@ -42,17 +42,16 @@ ENGINE_INLINE Product multiply(U32x16 a, uint32_t b) {
 #endif
 }
 
-// Words [4·counter, 4·counter + 64) of the stream of philox4x32, in order.
+// Words [4·counter, 4·counter + 64) of the stream of philox4x32, in order. counter is a multiple
+// of 16, so the low word never carries within the block.
 struct Words {
   U32x16 vector[4];
 };
 ENGINE_INLINE Words philox_words(uint64_t seed, uint64_t counter) {
   // Lane 4l + j takes counter + 4j + l: then transposing each 4x4 block leaves words in order.
   constexpr U32x16 kOrder = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
-  const uint32_t counter_low = static_cast<uint32_t>(counter);
-  U32x16 c0 = kOrder + counter_low;
+  U32x16 c0 = kOrder + static_cast<uint32_t>(counter);
   U32x16 c1 = U32x16{} + static_cast<uint32_t>(counter >> 32);
-  c1 -= reinterpret_cast<U32x16>(c0 < counter_low);  // the carry: true is -1
   U32x16 c2 = {}, c3 = {};
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round) {

@@ -79,6 +79,14 @@ TEST_P(NormTest, ForwardMatchesTheReference) {
           ops().norm_forward(stream(), arguments);
           expect_equal(r.values(), twin.r, "residual_out is x + delta, rounded once");
           expect_close(y, exact.y, twin.y, "y");
+          if (types.compute == DType::bf16 && count >= 1000) {
+            // Same rounding points, so same bits but where fp32 sums fall beside a tie. Rounding
+            // once more or less would change a third of the elements.
+            const Values values = y.values();
+            int64_t different = 0;
+            for (int64_t i = 0; i < count; ++i) different += values[i] != twin.y[i];
+            EXPECT_LT(different, count / 100) << "not rounded where the contract says";
+          }
           // statistics are of r as stored, in fp32
           const auto stored =
               reference::norm_forward<double>(in, twin.r, {}, no_rounding(), no_rounding());

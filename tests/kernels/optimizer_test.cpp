@@ -28,8 +28,8 @@ TEST(AdamWReference, MatchesTorchInDoublePrecision) {
   AdamW config = kTraceConfig;
   for (int t = 0; t < 5; ++t) {
     config.step = t + 1;
-    reference::adamw<double>(state, Values(kTraceGradients[t], kTraceGradients[t] + 3), config,
-                             0.1, 1.0);
+    reference::adamw<double>(state, Values(kTraceGradients[t], kTraceGradients[t] + 3), config, 0.1,
+                             1.0);
     for (int i = 0; i < 3; ++i) EXPECT_NEAR(state.p[i], kTorchTrace[t][i], 1e-15);
   }
 }
@@ -146,6 +146,20 @@ TEST_P(OptimizerTest, AdamWWithoutGradientOnlyDecays) {
                                  .weight_decay = 0.5f};
   ops().adamw(stream(), {.segments = &segment, .num_segments = 1, .lr = 0.5});
   expect_equal(p.values(), {0.75, -1.5, 0.0}, "master");
+}
+
+TEST_P(OptimizerTest, AdamWTakesItsConstantsFromFp64) {
+  // 1 - 0.999f would make v 1.3e-5 too small
+  DeviceArray p(stream(), DType::f32, Values{1.0}), g(stream(), DType::f32, Values{1.0});
+  DeviceArray m(stream(), DType::f32, Values(1)), v(stream(), DType::f32, Values(1));
+  const TensorSegment segment = {.master = p.as<float>(),
+                                 .grad = g.as<float>(),
+                                 .m = m.as<float>(),
+                                 .v = v.as<float>(),
+                                 .count = 1};
+  ops().adamw(stream(), {.segments = &segment, .num_segments = 1, .lr = 1e-3});
+  expect_equal(m.values(), {rounded(DType::f32, 1 - 0.9)}, "m");
+  expect_equal(v.values(), {rounded(DType::f32, 1 - 0.999)}, "v");
 }
 
 TEST_P(OptimizerTest, AdamWCountsStepsFromOne) {
