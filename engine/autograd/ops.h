@@ -101,7 +101,6 @@ CrossEntropyResult cross_entropy(Graph& graph, const Variable& logits, const Ten
                                  const CrossEntropyOptions& options);
 
 // Logits [M, vocab] in fp32, without history: x [M, hidden] times the head.
-Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head,
-              float logit_scale = 1.0f);
+Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head);
 
 }  // namespace engine
