@@ -11,6 +11,7 @@
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/matmul_kernels.h"
+#include "kernels/cpu/matmul_thin.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/vector_math.h"
 
@@ -255,6 +256,28 @@ void multiply_nothing(const Matmul& p, const Output& d, const Bias& bias) {
   });
 }
 
+// At most kThinRows rows of A, which lie along k.
+template <typename T>
+void multiply_thin_rows(const Matmul& p, const Operand& a, const Operand& b, const Output& d,
+                        const Bias& bias, bool parallel) {
+  thread_local Scratch scratch;
+  auto* x = static_cast<float*>(scratch.reserve(static_cast<size_t>(p.m * p.k) * sizeof(float)));
+  for (int64_t i = 0; i < p.m; ++i) {
+    convert_row(static_cast<const T*>(a.data) + i * a.stride, x + i * p.k, p.k);
+  }
+  const auto* w = static_cast<const T*>(b.data);
+  for_each(parallel, ceil_div(p.n, kThinColumns), [&](int64_t piece) {
+    const int64_t begin = piece * kThinColumns, count = std::min(kThinColumns, p.n - begin);
+    alignas(64) float sums[kThinRows][kThinColumns];
+    const auto multiply = p.m == 1   ? multiply_thin<1, T>
+                          : p.m == 2 ? multiply_thin<2, T>
+                          : p.m == 3 ? multiply_thin<3, T>
+                                     : multiply_thin<4, T>;
+    multiply(x, p.k, w, b.stride, b.k_contiguous, begin, count, sums);
+    write_block(sums[0], kThinColumns, p.m, count, d, 0, begin, bias, p.accumulate);
+  });
+}
+
 }  // namespace
 
 void matmul(Stream, const Matmul& p) {
@@ -274,6 +297,11 @@ void matmul(Stream, const Matmul& p) {
   if (p.k == 0) return multiply_nothing(p, d, bias);
 
   const bool parallel = p.m * p.n * p.k > kFewForThreads;
+  if (p.m <= kThinRows && !p.transpose_a) {
+    return with_float_type(p.input_dtype, [&](auto type) {
+      multiply_thin_rows<decltype(type)>(p, a, b, d, bias, parallel);
+    });
+  }
   const MatmulKernel& kernel = matmul_kernel(p.input_dtype);
   const int64_t k_chunk = round_up(ceil_div(p.k, ceil_div(p.k, kMostK)), 512);
   const bool several_k = p.k > k_chunk;

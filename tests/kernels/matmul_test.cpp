@@ -211,7 +211,7 @@ TEST_P(MatmulTest, LargeSizes) {
 // Packed operands are cut into chunks of columns or rows when they are large.
 TEST_P(MatmulTest, OperandsLargerThanTheScratch) {
   Random random(4);
-  run_case(stream(), {.m = 1, .n = 12000, .k = 600, .transpose_b = true, .input = DType::bf16},
+  run_case(stream(), {.m = 5, .n = 12000, .k = 600, .transpose_b = true, .input = DType::bf16},
            Data::integers, random);
   run_case(stream(), {.m = 12000, .n = 1, .k = 600, .transpose_a = true, .output = DType::bf16},
            Data::integers, random);
