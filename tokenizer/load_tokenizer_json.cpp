@@ -308,9 +308,7 @@ AddedToken read_added_token(const Node& node) {
 
 std::unique_ptr<Model> read_model(const Node& node, const BpeLists& lists, bool byte_level) {
   // Files written before the field existed hold BPE models with merges.
-  const std::string type = node.has("type")   ? node.at("type").string()
-                           : lists.has_merges ? "BPE"
-                                              : "";
+  const std::string type = lists.has_merges && !node.has("type") ? "BPE" : node.at("type").string();
   if (type != "BPE") throw node.unsupported(fmt::format("model \"{}\"", type), "BPE");
   if (!lists.has_vocab) throw node.malformed("model has no field \"vocab\"");
   if (!lists.has_merges) throw node.malformed("model has no field \"merges\"");

@@ -75,8 +75,11 @@ def random_text(rng, corpus):
     return rng.choice(FRAGMENTS) * rng.randint(1, 200)  # long pieces
 
 
-# Normalization mappings new in Unicode 13 and 14: utf8proc has them, tokenizers does not.
-NEW_MAPPINGS = [(0xAB69, 0xAB69), (0x10780, 0x107BA), (0x11930, 0x11938), (0x1FBF0, 0x1FBF9)]
+# Normalization mappings and combining marks new in Unicode 13 and 14: utf8proc has them, tokenizers
+# does not.
+NEW_MAPPINGS = [(0xAB69, 0xAB69), (0x10780, 0x107BA), (0x11930, 0x11943), (0x1FBF0, 0x1FBF9),
+                (0x0898, 0x089F), (0x0C3C, 0x0C3C), (0x1ABF, 0x1ACE), (0x1DFA, 0x1DFA),
+                (0x10EAB, 0x10EAC), (0x10F82, 0x10F85), (0x11070, 0x11070)]
 
 
 def random_known_text(rng, corpus):
