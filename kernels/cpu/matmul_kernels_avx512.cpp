@@ -114,10 +114,18 @@ void pack_word_major(const Strip& s, void* to) {
     const int64_t count = at_most(words - w, kLanes);
     for (int64_t i = 0; i < kWidth; i += kLanes) {
       __m512i block[kLanes];
+      // Whole blocks are told apart so that they stay in registers.
       if (s.k_contiguous) {
-        for (int64_t t = 0; t < kLanes; ++t) {
-          block[t] = i + t < s.width ? Words::along_k(s, i + t, w * Words::kPerWord)
-                                     : _mm512_setzero_si512();
+        if (i + kLanes <= s.width) {
+#pragma GCC unroll 16
+          for (int64_t t = 0; t < kLanes; ++t) {
+            block[t] = Words::along_k(s, i + t, w * Words::kPerWord);
+          }
+        } else {
+          for (int64_t t = 0; t < kLanes; ++t) {
+            block[t] = i + t < s.width ? Words::along_k(s, i + t, w * Words::kPerWord)
+                                       : _mm512_setzero_si512();
+          }
         }
         transpose(block);
       } else {
@@ -128,8 +136,15 @@ void pack_word_major(const Strip& s, void* to) {
       }
       uint32_t* row = out + w * kWidth + i;
       const __mmask16 mask = first16(kWidth - i);
-      for (int64_t t = 0; t < count; ++t) {
-        _mm512_mask_storeu_epi32(row + t * kWidth, mask, block[t]);
+      if (count == kLanes) {
+#pragma GCC unroll 16
+        for (int64_t t = 0; t < kLanes; ++t) {
+          _mm512_mask_storeu_epi32(row + t * kWidth, mask, block[t]);
+        }
+      } else {
+        for (int64_t t = 0; t < count; ++t) {
+          _mm512_mask_storeu_epi32(row + t * kWidth, mask, block[t]);
+        }
       }
     }
   }
