@@ -39,7 +39,7 @@ std::vector<float> forward(Runtime& runtime, Model& model, const PrecisionPolicy
     max_used = std::max(max_used, static_cast<int>(end));
     s->in_cache = end;
   }
-  starts.push_back(0);
+  starts.push_back(starts.back() + static_cast<int32_t>(cache.capacity));
 
   Graph graph(runtime, {.record = false, .training = false, .precision = precision});
   ModelBatch batch;

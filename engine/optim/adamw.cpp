@@ -38,14 +38,14 @@ AdamW::Norm AdamW::measure(float max_norm) {
   return {values[0], values[1]};
 }
 
-void AdamW::step(float lr) {
+void AdamW::step(double lr) {
   ++steps_;
   runtime_.ops().adamw(runtime_.stream(), {.segments = segments_.data(),
                                            .num_segments = static_cast<int>(segments_.size()),
                                            .lr = lr,
-                                           .beta1 = static_cast<float>(config_.beta1),
-                                           .beta2 = static_cast<float>(config_.beta2),
-                                           .eps = static_cast<float>(config_.eps),
+                                           .beta1 = config_.beta1,
+                                           .beta2 = config_.beta2,
+                                           .eps = config_.eps,
                                            .step = steps_,
                                            .grad_scale = norm_.as<float>() + 1,
                                            .zero_grad = true});

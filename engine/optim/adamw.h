@@ -19,7 +19,7 @@ class AdamW {
   // Norm of all gradients; waits for the device. max_norm <= 0: no clipping.
   Norm measure(float max_norm);
   // Applies the gradients measured last with learning rate `lr`, and zeroes them.
-  void step(float lr);
+  void step(double lr);
   // Zeroes the gradients without applying them.
   void discard_gradients();
 

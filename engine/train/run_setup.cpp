@@ -264,7 +264,9 @@ RunSetup prepare_run(const TrainConfig& config) {
                         : Task::causal_lm;
 
   // Data: tokenised once, then cut into the training and the validation part.
-  const TextEncoder encoder = make_text_encoder(setup.tokenizer);
+  TextEncoder encoder = make_text_encoder(setup.tokenizer);
+  // Rows of token ids may use every row of the embedding: the model's count, not the tokenizer's.
+  encoder.vocab_size = static_cast<int32_t>(make_model(json, where, task)->info().vocab_size);
   const auto train_data = tokenise(tokenise_options(config.data, config.data.train), encoder);
   const bool split = config.data.validation_fraction.value_or(0.0) > 0;
   setup.train = make_batcher(train_data, config, split ? RowSubset::train : RowSubset::all, true);

@@ -460,7 +460,7 @@ void TrainingRun::run_step() {
     progress_.rows += batch.num_sequences();
   }
   const AdamW::Norm norm = optimizer_->measure(static_cast<float>(config_.train.max_grad_norm));
-  const float lr = static_cast<float>(config_.optimizer.lr * schedule_->multiplier(progress_.step));
+  const double lr = config_.optimizer.lr * schedule_->multiplier(progress_.step);
   const bool finite = std::isfinite(loss) && std::isfinite(norm.norm);
   if (finite) {
     optimizer_->step(lr);

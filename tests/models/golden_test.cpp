@@ -185,10 +185,17 @@ TEST_P(Golden, TwentyAdamWStepsWithWarmUpClippingAndAccumulation) {
   }
   for (const auto& p : m.model->parameters()) {
     for (const ParameterPart& part : p->parts) {
-      EXPECT_LE(relative_error(m.model->parameters().read(m.runtime, *p, part),
-                               golden.floats("step." + part.name)),
-                1e-4)
-          << part.name;
+      std::vector<float> ours = m.model->parameters().read(m.runtime, *p, part);
+      std::vector<float> theirs = golden.floats("step." + part.name);
+      if (part.name.ends_with("attn.c_attn.bias")) {
+        // A bias of the keys adds the same to every score of a query, which softmax cancels: its
+        // gradient is 0 but for rounding, and AdamW makes steps of that noise. Leave it out.
+        const size_t c = ours.size() / 3;
+        for (std::vector<float>* values : {&ours, &theirs}) {
+          values->erase(values->begin() + c, values->begin() + 2 * c);
+        }
+      }
+      EXPECT_LE(relative_error(ours, theirs), 1e-4) << part.name;
     }
   }
 }
@@ -230,8 +237,9 @@ TEST_P(Golden, PackedEqualsUnpacked) {
   for (int row = 0; row < golden.rows(); ++row) alone.push_back(golden.batch(row, row + 1));
   const LossAndGrads unpacked = loss_and_grads(m, alone);
   EXPECT_NEAR(packed.loss, unpacked.loss, 1e-6);
+  // The same sums, taken in one matmul or accumulated over four: a few fp32 ulp (1.2e-7) each.
   for (const auto& [name, grad] : packed.grads) {
-    EXPECT_LE(relative_error(grad, unpacked.grads.at(name)), 1e-6) << name;
+    EXPECT_LE(relative_error(grad, unpacked.grads.at(name)), 3e-6) << name;
   }
 }
 
