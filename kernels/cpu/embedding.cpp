@@ -73,26 +73,39 @@ void embedding_backward(Stream, const EmbeddingBackward& p) {
   });
 }
 
+namespace {
+
+// Bytes of a row, and from one row to the next in x and out.
+struct RowBytes {
+  explicit RowBytes(const GatherRows& p)
+      : row(static_cast<size_t>(p.width) * size_of(p.dtype)),
+        x(static_cast<size_t>(p.x_stride ? p.x_stride : p.width) * size_of(p.dtype)),
+        out(static_cast<size_t>(p.out_stride ? p.out_stride : p.width) * size_of(p.dtype)) {}
+  size_t row, x, out;
+};
+
+}  // namespace
+
 void gather_rows(Stream, const GatherRows& p) {
-  const size_t bytes = static_cast<size_t>(p.width) * size_of(p.dtype);
+  const RowBytes bytes(p);
   const auto* const x = static_cast<const std::byte*>(p.x);
   auto* const out = static_cast<std::byte*>(p.out);
   parallel_for_ranges(p.count, kRowsPerPiece, [=, &p](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(out + static_cast<size_t>(i) * bytes, x + static_cast<size_t>(p.rows[i]) * bytes,
-                  bytes);
+      std::memcpy(out + static_cast<size_t>(i) * bytes.out,
+                  x + static_cast<size_t>(p.rows[i]) * bytes.x, bytes.row);
     }
   });
 }
 
 void scatter_rows(Stream, const GatherRows& p) {
-  const size_t bytes = static_cast<size_t>(p.width) * size_of(p.dtype);
+  const RowBytes bytes(p);
   const auto* const x = static_cast<const std::byte*>(p.x);
   auto* const out = static_cast<std::byte*>(p.out);
   parallel_for_ranges(p.count, kRowsPerPiece, [=, &p](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(out + static_cast<size_t>(p.rows[i]) * bytes, x + static_cast<size_t>(i) * bytes,
-                  bytes);
+      std::memcpy(out + static_cast<size_t>(p.rows[i]) * bytes.out,
+                  x + static_cast<size_t>(i) * bytes.x, bytes.row);
     }
   });
 }

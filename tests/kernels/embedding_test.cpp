@@ -227,5 +227,42 @@ TEST_P(EmbeddingTest, SameBitsOnAnyThreadCount) {
   expect_repeatable(body);
 }
 
+// A column slice of a fused buffer goes to its rows, and back: strides wider than the rows.
+TEST_P(EmbeddingTest, GatherAndScatterWithStrides) {
+  constexpr int64_t kCount = 3, kWidth = 5, kXStride = 11, kOutStride = 7;
+  constexpr int64_t kTargetRows = 4;
+  Values x(kCount * kXStride), target(kTargetRows * kOutStride, -1.0);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<double>(i);
+  const Values rows = {2, 0, 3};
+  DeviceArray from(stream(), DType::f32, x), to(stream(), DType::f32, target);
+  DeviceArray ids(stream(), DType::i32, rows);
+  ops().scatter_rows(stream(), {.count = kCount,
+                                .width = kWidth,
+                                .rows = ids.as<int32_t>(),
+                                .x = from.as<float>() + 2,
+                                .out = to.data(),
+                                .x_stride = kXStride,
+                                .out_stride = kOutStride,
+                                .dtype = DType::f32});
+  for (int64_t i = 0; i < kCount; ++i) {
+    for (int64_t c = 0; c < kWidth; ++c)
+      target[static_cast<int64_t>(rows[i]) * kOutStride + c] = x[i * kXStride + 2 + c];
+  }
+  expect_equal(to.values(), target, "scattered");
+  DeviceArray back(stream(), DType::f32, kCount * kWidth);
+  ops().gather_rows(stream(), {.count = kCount,
+                               .width = kWidth,
+                               .rows = ids.as<int32_t>(),
+                               .x = to.data(),
+                               .out = back.data(),
+                               .x_stride = kOutStride,
+                               .dtype = DType::f32});
+  Values expected;
+  for (int64_t i = 0; i < kCount; ++i) {
+    for (int64_t c = 0; c < kWidth; ++c) expected.push_back(x[i * kXStride + 2 + c]);
+  }
+  expect_equal(back.values(), expected, "gathered");
+}
+
 }  // namespace
 }  // namespace engine::kernels::testing
