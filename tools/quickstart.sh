@@ -56,7 +56,7 @@ done
 
 say "did it learn?"
 # The loss of each evaluation on the held-out files, in order.
-losses=$(sed -n '/"kind":"eval"/s/.*"loss":\([0-9.eE+-]*\).*/\1/p' "$run/metrics.jsonl")
+losses=$(sed -n '/"kind":"eval"/s/.*"name":"[^"]*","loss":\([0-9.eE+-]*\).*/\1/p' "$run/metrics.jsonl")
 first=$(head -n 1 <<<"$losses")
 last=$(tail -n 1 <<<"$losses")
 echo "validation loss $first before training, $last after"
