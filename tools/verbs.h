@@ -6,6 +6,13 @@
 namespace engine {
 
 ExitCode run_train(Invocation& invocation);
+ExitCode run_generate(Invocation& invocation);
+ExitCode run_eval(Invocation& invocation);
+ExitCode run_tokenize(Invocation& invocation);
+ExitCode run_convert(Invocation& invocation);
+ExitCode run_inspect(Invocation& invocation);
+ExitCode run_dump(Invocation& invocation);
+ExitCode run_bench(Invocation& invocation);
 ExitCode run_config(Invocation& invocation);
 ExitCode run_env(Invocation& invocation);
 

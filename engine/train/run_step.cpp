@@ -17,10 +17,6 @@ ModelBatch upload_batch(Runtime& runtime, const Batch& batch) {
   return out;
 }
 
-namespace {
-
-// HF reads the class at the rightmost position whose id is not the pad id (models.md 1.6), or at
-// the last one when there is no pad id.
 std::vector<int32_t> pooled_rows(const Model& model, const Batch& batch) {
   const std::vector<int32_t>& pads = model.info().pad_ids;
   std::vector<int32_t> rows;
@@ -35,6 +31,8 @@ std::vector<int32_t> pooled_rows(const Model& model, const Batch& batch) {
   }
   return rows;
 }
+
+namespace {
 
 // Class of each sequence; -100 where it has no label.
 std::vector<int32_t> class_targets(const Batch& batch, const std::vector<int32_t>* class_of_label) {

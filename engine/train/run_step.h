@@ -14,6 +14,10 @@ namespace engine {
 // A host batch on the device.
 ModelBatch upload_batch(Runtime& runtime, const Batch& batch);
 
+// Classification: token row of each sequence that is classified. The rightmost one whose id is not
+// the pad id, as in HF (models.md 1.6), or the last one when there is no pad id.
+std::vector<int32_t> pooled_rows(const Model& model, const Batch& batch);
+
 // Losses of one batch, per token (0 where the target is -100) or, for classification, per sequence.
 struct BatchLoss {
   Tensor losses;  // fp32 on the device

@@ -1,0 +1,120 @@
+#include "engine/evaluate/dump.h"
+
+#include <fmt/format.h>
+
+#include <deque>
+
+#include "engine/core/error.h"
+#include "weights/safetensors.h"
+
+namespace engine {
+namespace {
+
+Batch batch_of(const DumpRow& row) {
+  Batch batch;
+  const size_t n = row.input_ids.size();
+  batch.input_ids = row.input_ids;
+  batch.cu_seqlens = {0, static_cast<int32_t>(n)};
+  batch.max_seqlen = static_cast<int32_t>(n);
+  batch.rows = {0};
+  batch.labels = {row.class_label};
+  for (size_t t = 0; t < n; ++t) {
+    batch.positions.push_back(static_cast<int32_t>(t));
+    const bool predicted = t + 1 < n && t + 1 < row.labels.size();
+    batch.targets.push_back(predicted ? row.labels[t + 1] : kernels::kIgnoreIndex);
+    batch.num_targets += batch.targets.back() != kernels::kIgnoreIndex;
+  }
+  return batch;
+}
+
+// Host copies that live until the file is written.
+class Tensors {
+ public:
+  void add(std::string name, std::vector<int64_t> shape, std::vector<float> values) {
+    values_.push_back(std::move(values));
+    list_.push_back(TensorToWrite::from_bytes(std::move(name), FileDtype::f32, std::move(shape),
+                                              values_.back().data()));
+  }
+  const std::vector<TensorToWrite>& list() const { return list_; }
+
+ private:
+  std::deque<std::vector<float>> values_;
+  std::vector<TensorToWrite> list_;
+};
+
+void add_forward(Runtime& runtime, Model& model, const Batch& batch, size_t row,
+                 const DumpOptions& options, Tensors& out) {
+  Probe probe;
+  if (options.hidden_states) {
+    probe = [&](const std::string& name, const Tensor& value) {
+      if (!name.starts_with("hidden.")) return;
+      out.add(fmt::format("{}.{}", name, row), value.shape().vector(), runtime.download(value));
+    };
+  }
+  Graph graph(runtime, {.record = false,
+                        .training = false,
+                        .precision = options.precision,
+                        .probe = std::move(probe)});
+  Variable hidden = model.hidden_states(graph, upload_batch(runtime, batch));
+  if (!options.logits) return;
+  const bool classifier = model.info().task == Task::sequence_classification;
+  if (classifier) {
+    hidden =
+        gather_rows(graph, hidden, runtime.upload_vector(pooled_rows(model, batch), DType::i32));
+  }
+  const Tensor z = logits(graph, hidden, model.head());
+  std::vector<int64_t> shape = z.shape().vector();
+  if (classifier) shape = {shape.back()};
+  out.add(fmt::format("logits.{}", row), shape, runtime.download(z));
+}
+
+}  // namespace
+
+DumpSummary write_dump(Runtime& runtime, Model& model, const std::vector<DumpRow>& rows,
+                       const DumpOptions& options, const std::filesystem::path& path) {
+  std::vector<Batch> batches;
+  DumpSummary summary;
+  for (const DumpRow& row : rows) {
+    batches.push_back(batch_of(row));
+    summary.labels += trained_labels(model, batches.back());
+  }
+  if (options.gradients && summary.labels == 0) {
+    throw Error(ExitCode::data, "DATA-NO-TARGET", "no row has a label: there is no loss")
+        .expected(model.info().task == Task::causal_lm
+                      ? "\"labels\" as long as \"input_ids\", not all -100 behind the first"
+                      : "\"labels\" with the class of the row")
+        .fix("add labels, or leave the gradients out: --no-grad");
+  }
+  Tensors tensors;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    add_forward(runtime, model, batches[i], i, options, tensors);
+  }
+  if (summary.labels > 0) {
+    const double scale = 1.0 / static_cast<double>(summary.labels);
+    double loss = 0;
+    for (const Batch& batch : batches) {
+      const BatchLoss result =
+          run_batch(runtime, model, batch,
+                    {.graph = {.record = options.gradients,
+                               .training = false,  // no dropout: numbers that can be compared
+                               .precision = options.precision},
+                     .grad_scale = static_cast<float>(scale)});
+      loss += sum_losses(runtime.download(result.losses));
+    }
+    summary.loss = loss * scale;
+    tensors.add("loss", {1}, {static_cast<float>(summary.loss)});
+  }
+  if (options.gradients) {
+    for (const auto& parameter : model.parameters()) {
+      for (const ParameterPart& part : parameter->parts) {
+        tensors.add("grad." + part.name, part.shape.vector(),
+                    model.parameters().read_grad(runtime, *parameter, part));
+      }
+    }
+  }
+  summary.tensors = tensors.list().size();
+  SafetensorsWriter(tensors.list()).write(path);
+  return summary;
+}
+
+}  // namespace engine

@@ -1,0 +1,44 @@
+// Everything a model computes on a few rows, in one safetensors file: to compare two
+// implementations number by number.
+//
+//   logits.<row>              fp32 [tokens, vocab]; a classifier: [num_labels]
+//   hidden.<i>.<row>          fp32 [tokens, hidden]; HF's numbering: 0 = embedding, the last one
+//                             is after the final norm
+//   loss                      fp32 [1], mean over all predicted labels of all rows
+//   grad.<HF parameter name>  fp32, gradient of that loss
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "engine/train/run_step.h"
+
+namespace engine {
+
+struct DumpRow {
+  std::vector<int32_t> input_ids;
+  // Language models: as in HF, one per token, not shifted, -100 = not predicted; labels[t] is
+  // predicted at token t - 1. Empty: none.
+  std::vector<int32_t> labels;
+  int32_t class_label = -1;  // classifiers; -1 = none
+};
+
+struct DumpOptions {
+  bool gradients = true;  // the model's memory must have been allocated for training
+  bool logits = true, hidden_states = true;
+  PrecisionPolicy precision;
+};
+
+struct DumpSummary {
+  double loss = 0;  // 0 without labels
+  int64_t labels = 0;
+  size_t tensors = 0;
+};
+
+// Rows are computed one by one, each alone. Their ids must be in the vocabulary, labels as many as
+// ids. Without any label the file has no loss, and gradients are a DATA-NO-TARGET error (data).
+DumpSummary write_dump(Runtime& runtime, Model& model, const std::vector<DumpRow>& rows,
+                       const DumpOptions& options, const std::filesystem::path& path);
+
+}  // namespace engine

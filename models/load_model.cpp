@@ -1,0 +1,53 @@
+#include "models/load_model.h"
+
+#include <nlohmann/json.hpp>
+
+#include "engine/core/error.h"
+#include "engine/core/file_io.h"
+#include "models/registry.h"
+
+namespace engine {
+namespace {
+
+void require_memory(const Model& model, const PrecisionPolicy& precision,
+                    ParameterSet::Purpose purpose) {
+  Runtime meta(kernels::DeviceType::meta);
+  const std::unique_ptr<Model> shape =
+      make_model(model.config_json(), "config.json", model.info().task);
+  shape->parameters().allocate(meta, precision, purpose);
+  const uint64_t needed = meta.memory().persistent_bytes();
+  const uint64_t available = available_host_memory();
+  if (needed <= available) return;
+  throw Error(ExitCode::out_of_memory, "MEM-PLAN",
+              "the model's parameters need " + format_bytes(needed))
+      .expected("at most " + format_bytes(available) + ", what this machine has left")
+      .with("note", "nothing was allocated")
+      .fix(precision.compute == DType::f32 ? "--precision bf16, a smaller model, or more memory"
+                                           : "a smaller model, or more memory");
+}
+
+}  // namespace
+
+LoadedModel load_model(const std::string& directory_or_id, const PrecisionPolicy& precision,
+                       ParameterSet::Purpose purpose) {
+  LoadedModel loaded{Checkpoint::open(directory_or_id),
+                     std::make_unique<Runtime>(kernels::DeviceType::cpu),
+                     precision,
+                     nullptr,
+                     {}};
+  const std::string where = (loaded.checkpoint.directory() / "config.json").string();
+  loaded.model = make_model(nlohmann::ordered_json::parse(loaded.checkpoint.config_text()), where);
+  require_memory(*loaded.model, precision, purpose);
+  loaded.model->parameters().allocate(*loaded.runtime, precision, purpose);
+  loaded.report = load_weights(*loaded.runtime, *loaded.model, loaded.checkpoint);
+  if (!loaded.report.initialized.empty()) {
+    throw Error(ExitCode::checkpoint, "CKPT-MISSING",
+                "the checkpoint has no classification head: " + loaded.report.initialized.front())
+        .where(loaded.checkpoint.directory().string())
+        .why("it was not trained as a classifier")
+        .fix("train one: engine train ... model.task=sequence_classification");
+  }
+  return loaded;
+}
+
+}  // namespace engine

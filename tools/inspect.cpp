@@ -1,0 +1,310 @@
+// engine inspect DIR|config.json [--batch-tokens N] [--row-length N] [--json]
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "engine/core/file_io.h"
+#include "engine/train/memory_plan.h"
+#include "engine/train/report/flops.h"
+#include "models/describe.h"
+#include "models/registry.h"
+#include "tokenizer/tokenizer.h"
+#include "tools/verbs.h"
+
+namespace engine {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+// What there is to look at.
+struct Subject {
+  fs::path config_path;
+  Json config;
+  std::optional<Checkpoint> checkpoint;
+  std::optional<Tokenizer> tokenizer;
+};
+
+Json read_config(const fs::path& path) {
+  try {
+    return Json::parse(read_text_file(path, ExitCode::checkpoint));
+  } catch (const Json::exception& exception) {
+    throw Error(ExitCode::checkpoint, "CKPT-CONFIG", path.string() + " is not valid JSON")
+        .found(exception.what());
+  }
+}
+
+bool has_weights(const fs::path& directory) {
+  return fs::exists(directory / "model.safetensors") ||
+         fs::exists(directory / "model.safetensors.index.json");
+}
+
+Subject open_subject(const std::string& argument) {
+  Subject subject;
+  std::error_code ignored;
+  if (fs::is_regular_file(argument, ignored)) {
+    subject.config_path = argument;
+    subject.config = read_config(argument);
+    return subject;
+  }
+  const fs::path directory = resolve_checkpoint_directory(argument);
+  subject.config_path = directory / "config.json";
+  if (has_weights(directory)) {
+    subject.checkpoint = Checkpoint::open(argument);
+    subject.config = Json::parse(subject.checkpoint->config_text());
+  } else {
+    subject.config = read_config(subject.config_path);
+  }
+  try {
+    subject.tokenizer = Tokenizer::open(directory);
+  } catch (const Error& error) {
+    if (error.code() != "TOK-MISSING") throw;
+  }
+  return subject;
+}
+
+Json facts_of(const ModelInfo& info) {
+  Json facts;
+  facts["architecture"] = info.architecture;
+  facts["task"] = info.task == Task::causal_lm ? "causal_lm" : "sequence_classification";
+  facts["layers"] = info.num_layers;
+  facts["hidden_size"] = info.hidden_size;
+  facts["intermediate_size"] = info.intermediate_size;
+  facts["heads"] = info.num_heads;
+  facts["kv_heads"] = info.num_kv_heads;
+  facts["head_dim"] = info.head_dim;
+  facts["vocab_size"] = info.vocab_size;
+  facts["positions"] = info.max_positions;
+  facts["position_embeddings"] = info.learned_positions ? "learned" : "rotary";
+  if (info.task == Task::causal_lm) facts["tied_head"] = info.tied_head;
+  if (info.num_labels > 0) facts["num_labels"] = info.num_labels;
+  facts["bos"] = info.bos_ids;
+  facts["eos"] = info.eos_ids;
+  facts["pad"] = info.pad_ids;
+  return facts;
+}
+
+Json tensors_of(const ModelDescription& description) {
+  Json json;
+  json["parameters"] = description.parameters;
+  json["tensors"] = description.tensors;
+  json["groups"] = Json::array();
+  for (const TensorGroup& group : description.groups) {
+    Json row{{"name", group.name},
+             {"shape", group.shape},
+             {"tensors", group.tensors},
+             {"parameters", group.parameters}};
+    if (!group.dtype.empty()) row["dtype"] = group.dtype;
+    json["groups"].push_back(row);
+  }
+  json["tied"] = Json::object();
+  for (const TiedTensor& tied : description.tied) json["tied"][tied.name] = tied.to;
+  json["missing"] = description.missing;
+  json["unused"] = description.unused;
+  json["ignored"] = description.ignored;
+  return json;
+}
+
+Json tokenizer_of(const Tokenizer& tokenizer) {
+  Json json;
+  json["tokens"] = tokenizer.vocab_size();
+  const auto role = [&](const char* name, std::optional<int32_t> id) {
+    if (id) json[name] = Json{{"id", *id}, {"token", tokenizer.id_to_token(*id).value_or("")}};
+  };
+  role("bos", tokenizer.bos_id());
+  role("eos", tokenizer.eos_id());
+  role("pad", tokenizer.pad_id());
+  role("unk", tokenizer.roles().unk);
+  json["special_tokens"] = tokenizer.special_tokens().size();
+  json["prefix_ids"] = tokenizer.prefix_ids();
+  json["suffix_ids"] = tokenizer.suffix_ids();
+  json["files"] = Json::array();
+  for (const TokenizerFile& file : tokenizer.files()) json["files"].push_back(file.name);
+  return json;
+}
+
+struct Plan {
+  const char* precision;
+  const char* recompute;
+  MemoryPlan plan;
+};
+
+std::vector<Plan> training_plans(const Json& config, const std::string& where,
+                                 const BatchShape& batch) {
+  const ModelFactory make = [&] { return make_model(config, where); };
+  std::vector<Plan> plans;
+  for (const char* precision : {"fp32", "bf16"}) {
+    for (const auto& [name, recompute] :
+         {std::pair{"none", RecomputePolicy::none}, std::pair{"norms", RecomputePolicy::norms},
+          std::pair{"block", RecomputePolicy::block}}) {
+      const bool half = std::string_view(precision) == "bf16";
+      plans.push_back({precision, name,
+                       plan_training(make, {.precision = half ? PrecisionPolicy::bf16()
+                                                              : PrecisionPolicy::fp32(),
+                                            .recompute = recompute,
+                                            .train = batch,
+                                            .evaluation = {},
+                                            .max_positions = batch.longest,
+                                            .optimizer = {}})});
+    }
+  }
+  return plans;
+}
+
+Json plan_json(const Plan& plan) {
+  Json json{{"precision", plan.precision},
+            {"recompute", plan.recompute},
+            {"bytes", plan.plan.total()},
+            {"persistent", plan.plan.persistent},
+            {"arena", plan.plan.arena}};
+  for (int i = 0; i < kMemoryCategories; ++i) {
+    if (plan.plan.breakdown[i] == 0) continue;
+    json["at_peak"][name_of(static_cast<MemoryCategory>(i))] = plan.plan.breakdown[i];
+  }
+  return json;
+}
+
+std::string digits(int64_t value) {  // 124439808 -> "124,439,808"
+  std::string text = std::to_string(value);
+  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > 0; at -= 3) {
+    text.insert(static_cast<size_t>(at), ",");
+  }
+  return text;
+}
+
+void print_list(const char* what, const std::vector<std::string>& names) {
+  constexpr size_t kShown = 10;
+  if (names.empty()) return;
+  fmt::print("{}\n", what);
+  for (size_t i = 0; i < std::min(kShown, names.size()); ++i) fmt::print("  {}\n", names[i]);
+  if (names.size() > kShown) fmt::print("  and {} more\n", names.size() - kShown);
+}
+
+void print_tensors(const ModelDescription& description) {
+  size_t width = 0;
+  for (const TensorGroup& group : description.groups) width = std::max(width, group.name.size());
+  fmt::print("\nparameters  {} in {} tensors\n", digits(description.parameters),
+             description.tensors);
+  for (const TensorGroup& group : description.groups) {
+    fmt::print("  {:<{}}  {:>3} x {:<16} {:<5} {:>16}\n", group.name, width, group.tensors,
+               format_shape(group.shape), group.dtype, digits(group.parameters));
+  }
+  for (const TiedTensor& tied : description.tied) {
+    fmt::print("  {:<{}}  tied to {}\n", tied.name, width, tied.to);
+  }
+  print_list("missing in the checkpoint", description.missing);
+  print_list("in the checkpoint, not used", description.unused);
+  print_list("in the checkpoint, known to be of no use", description.ignored);
+}
+
+void print_tokenizer(const Tokenizer& tokenizer) {
+  fmt::print("\ntokenizer   {} tokens, {} special\n", digits(tokenizer.vocab_size()),
+             tokenizer.special_tokens().size());
+  const auto role = [&](const char* name, std::optional<int32_t> id) {
+    if (id) fmt::print("  {:<4} {:>7}  {}\n", name, *id, tokenizer.id_to_token(*id).value_or(""));
+  };
+  role("bos", tokenizer.bos_id());
+  role("eos", tokenizer.eos_id());
+  role("pad", tokenizer.pad_id());
+  role("unk", tokenizer.roles().unk);
+  if (!tokenizer.prefix_ids().empty()) {
+    fmt::print("  puts {} before a text\n", fmt::join(tokenizer.prefix_ids(), " "));
+  }
+  if (!tokenizer.suffix_ids().empty()) {
+    fmt::print("  puts {} after a text\n", fmt::join(tokenizer.suffix_ids(), " "));
+  }
+}
+
+}  // namespace
+
+ExitCode run_inspect(Invocation& invocation) {
+  std::string path;
+  int64_t batch_tokens = 8192, row_length = 0;
+  bool json = false;
+  CLI::App app("What a model is made of, and what training it takes", "engine inspect");
+  app.add_option("model", path,
+                 "Hugging Face model directory, org/name in its cache, or a "
+                 "config.json")
+      ->required();
+  app.add_option("--batch-tokens", batch_tokens, "Tokens of a micro-batch, for the memory plan")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+  app.add_option("--row-length", row_length,
+                 "Tokens of a row, for plan and FLOPs; default the model's positions, at most 2048")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+  app.add_flag("--json", json, "One JSON object");
+  if (!parse_arguments(app, invocation)) return ExitCode::ok;
+
+  const Subject subject = open_subject(path);
+  const std::string where = subject.config_path.string();
+  const std::unique_ptr<Model> model = make_model(subject.config, where);
+  const ModelInfo& info = model->info();
+  const ModelDescription description =
+      describe_model(*model, subject.checkpoint ? &*subject.checkpoint : nullptr);
+  if (row_length == 0) row_length = std::min<int64_t>(2048, info.max_positions);
+  if (info.learned_positions && row_length > info.max_positions) {
+    throw Error(ExitCode::usage, "CLI-USAGE",
+                fmt::format("--row-length {} is more than the model's {} positions", row_length,
+                            info.max_positions));
+  }
+  const BatchShape batch{.tokens = batch_tokens,
+                         .sequences = (batch_tokens + row_length - 1) / row_length,
+                         .longest = std::min(row_length, batch_tokens)};
+  const std::vector<Plan> plans = training_plans(subject.config, where, batch);
+  const FlopsShape shape{.matmul_params = model->matmul_parameters(),
+                         .num_layers = info.num_layers,
+                         .attention_width = int64_t{info.num_heads} * info.head_dim,
+                         .sliding_windows = {}};
+  constexpr FlopsConvention kConventions[] = {FlopsConvention::palm, FlopsConvention::titan,
+                                              FlopsConvention::llmc, FlopsConvention::exact};
+
+  if (json) {
+    Json out;
+    out["config"] = where;
+    out["model"] = facts_of(info);
+    out["weights"] = tensors_of(description);
+    if (subject.tokenizer) out["tokenizer"] = tokenizer_of(*subject.tokenizer);
+    out["flops_per_token"] = {{"row_length", row_length},
+                              {"matmul_parameters", shape.matmul_params}};
+    for (const FlopsConvention convention : kConventions) {
+      out["flops_per_token"][std::string(flops_convention_name(convention))] =
+          flops_per_token(shape, row_length, convention);
+    }
+    out["training_memory"] = {{"batch_tokens", batch_tokens}, {"row_length", batch.longest}};
+    for (const Plan& plan : plans) out["training_memory"]["plans"].push_back(plan_json(plan));
+    fmt::print("{}\n", out.dump(2));
+    return ExitCode::ok;
+  }
+
+  fmt::print("{}\n", where);
+  const Json facts = facts_of(info);
+  for (const auto& [key, value] : facts.items()) {
+    fmt::print("  {:<20} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  if (subject.checkpoint) {
+    fmt::print("  {:<20} {} in {} files\n", "weights",
+               format_bytes(subject.checkpoint->total_bytes()), subject.checkpoint->files().size());
+    for (const std::string& warning : subject.checkpoint->warnings()) {
+      fmt::print(stderr, "warn    {}\n", warning);
+    }
+  }
+  print_tensors(description);
+  if (subject.tokenizer) print_tokenizer(*subject.tokenizer);
+  fmt::print("\nFLOPs per token, forward and backward, rows of {} tokens\n", row_length);
+  for (const FlopsConvention convention : kConventions) {
+    fmt::print("  {:<6} {:.4f} G\n", flops_convention_name(convention),
+               flops_per_token(shape, row_length, convention) * 1e-9);
+  }
+  fmt::print("\ntraining memory, AdamW, micro-batch of {} tokens in rows of {}, GiB\n",
+             batch_tokens, batch.longest);
+  for (const Plan& plan : plans) {
+    fmt::print("  {} recompute={:<5}  {}\n", plan.precision, plan.recompute, describe(plan.plan));
+  }
+  return ExitCode::ok;
+}
+
+}  // namespace engine

@@ -1,0 +1,19 @@
+// --precision of the verbs that run a model.
+#pragma once
+
+#include <string>
+
+#include "engine/autograd/parameter.h"
+#include "engine/core/error.h"
+
+namespace engine {
+
+// Throws CLI-USAGE.
+inline PrecisionPolicy parse_precision(const std::string& name) {
+  if (name == "fp32") return PrecisionPolicy::fp32();
+  if (name == "bf16") return PrecisionPolicy::bf16();
+  throw Error(ExitCode::usage, "CLI-USAGE", "--precision cannot be " + name)
+      .expected("fp32 or bf16");
+}
+
+}  // namespace engine
