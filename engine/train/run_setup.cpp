@@ -48,7 +48,8 @@ Json model_json(const ModelConfig& config, const std::optional<Checkpoint>& chec
   }
   if (tokenizer) {
     const auto fill = [&](const char* key, const std::optional<int32_t>& id) {
-      if (!json.contains(key) && id) json[key] = *id;
+      // null, not absent: a family's default id would be another tokenizer's.
+      if (!json.contains(key)) json[key] = id ? Json(*id) : Json(nullptr);
     };
     if (!json.contains("vocab_size")) json["vocab_size"] = tokenizer->vocab_size();
     fill("bos_token_id", tokenizer->bos_id());
