@@ -215,7 +215,7 @@ ExitCode run_generate(Invocation& invocation) {
     const size_t last = std::min(requests.size(), first + batch);
     std::vector<TextStream> streams;
     for (size_t i = first; tokenizer && i < last; ++i) {
-      streams.emplace_back(*tokenizer, config.stop, !arguments.show_special);
+      streams.emplace_back(*tokenizer, requests[i].prompt, config.stop, !arguments.show_special);
     }
     if (live && arguments.echo && prompts[0].text) fmt::print("{}", *prompts[0].text);
     const std::vector<GenerationResult> results =

@@ -4,10 +4,11 @@
 
 namespace engine {
 
-TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stop,
-                       bool skip_special_tokens)
+TextStream::TextStream(const Tokenizer& tokenizer, std::span<const int32_t> prompt,
+                       std::vector<std::string> stop, bool skip_special_tokens)
     : decoder_(tokenizer, skip_special_tokens), stop_(std::move(stop)) {
   std::erase(stop_, "");
+  for (const int32_t id : prompt) decoder_.push(id);
 }
 
 std::string TextStream::push(int32_t id) {

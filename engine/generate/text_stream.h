@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,11 @@ namespace engine {
 
 class TextStream {
  public:
-  // `tokenizer` must outlive it. Stop strings are not part of the text.
-  TextStream(const Tokenizer& tokenizer, std::vector<std::string> stop, bool skip_special_tokens);
+  // `tokenizer` must outlive it. The text is what follows that of `prompt`: a token may decode
+  // differently at the very beginning (Llama 2 drops the space there). Stop strings are looked for
+  // behind the prompt and are not part of the text.
+  TextStream(const Tokenizer& tokenizer, std::span<const int32_t> prompt,
+             std::vector<std::string> stop, bool skip_special_tokens);
 
   // The text that is certain now: what may be the beginning of a stop string is held back.
   std::string push(int32_t id);
