@@ -1,0 +1,21 @@
+// The models that figures are published for, and any other by its config.json.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+namespace engine {
+
+struct BenchModel {
+  std::string name;                 // "gpt2-124m", or the path of the config
+  std::string config_text;          // config.json, without dropout
+  int64_t batch = 4, length = 512;  // sequences and tokens of each, where none are given
+
+  nlohmann::ordered_json config() const;
+};
+
+// `name` is gpt2-124m, llama-60m, or the path of a config.json or of its directory. Throws Error
+// BENCH-MODEL (usage).
+BenchModel find_bench_model(const std::string& name);
+
+}  // namespace engine

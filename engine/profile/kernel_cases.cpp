@@ -1,0 +1,455 @@
+#include "engine/profile/kernel_cases.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <new>
+
+#include "kernels/api/operations.h"
+
+namespace engine {
+namespace {
+
+using kernels::DType;
+
+// Memory of one case. Values are small and vary: zeros would be faster than life for some kernels,
+// large ones would overflow.
+class Buffers {
+ public:
+  template <typename T = void>
+  T* values(int64_t count, DType dtype) {
+    std::byte* const block = take(static_cast<size_t>(count) * kernels::size_of(dtype));
+    uint32_t state = 12345;
+    for (int64_t i = 0; i < count; ++i) {
+      state = state * 1664525u + 1013904223u;
+      const float value = static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
+      if (dtype == DType::bf16) {
+        const kernels::BFloat16 rounded(value);
+        std::memcpy(block + 2 * i, &rounded, sizeof rounded);
+      } else {
+        std::memcpy(block + 4 * i, &value, sizeof value);
+      }
+    }
+    return static_cast<T*>(static_cast<void*>(block));
+  }
+  void* zeros(size_t bytes) {
+    std::byte* const block = take(bytes);
+    std::memset(block, 0, bytes);
+    return block;
+  }
+  float* zero_floats(int64_t count) {
+    return static_cast<float*>(zeros(static_cast<size_t>(count) * sizeof(float)));
+  }
+  template <typename Function>
+  int32_t* integers(int64_t count, const Function& value) {
+    auto* data = static_cast<int32_t*>(zeros(static_cast<size_t>(count) * sizeof(int32_t)));
+    for (int64_t i = 0; i < count; ++i) data[i] = static_cast<int32_t>(value(i));
+    return data;
+  }
+
+ private:
+  // Aligned like the engine's own memory.
+  std::byte* take(size_t bytes) {
+    constexpr std::align_val_t kAlignment{64};
+    blocks_.emplace_back(static_cast<std::byte*>(::operator new(bytes, kAlignment)),
+                         [](std::byte* block) { ::operator delete(block, kAlignment); });
+    return blocks_.back().get();
+  }
+  std::vector<std::shared_ptr<std::byte>> blocks_;
+};
+
+// One call of an operation, by its member of the table.
+template <auto operation, typename Arguments>
+std::function<void()> call(const Arguments& arguments) {
+  return [arguments] {
+    const kernels::Stream stream;
+    (kernels::operations(stream).*operation)(stream, arguments);
+  };
+}
+
+// The cases of one model and one dtype.
+class Cases {
+ public:
+  Cases(const KernelShapes& shapes, DType dtype, std::string only)
+      : s_(shapes),
+        dtype_(dtype),
+        size_(static_cast<double>(kernels::size_of(dtype))),
+        only_(std::move(only)) {}
+
+  std::vector<KernelCase> all() {
+    matmuls();
+    attention();
+    norms();
+    activations();
+    if (!s_.gpt2) rope();
+    embeddings();
+    cross_entropy();
+    optimizer();
+    return std::move(cases_);
+  }
+
+ private:
+  // `make` fills buffers and returns the call; it gets the buffers it may keep.
+  template <typename Make>
+  void add(KernelCase info, const Make& make) {
+    if (!only_.empty() && info.op != only_) return;
+    info.prepare = [make] {
+      auto buffers = std::make_shared<Buffers>();
+      const std::function<void()> run = make(*buffers);
+      return std::function<void()>([buffers, run] { run(); });
+    };
+    cases_.push_back(std::move(info));
+  }
+
+  void matmuls() {
+    const int64_t attention = int64_t{s_.num_heads} * s_.head_dim;
+    const int64_t qkv = attention + int64_t{2} * s_.num_kv_heads * s_.head_dim;
+    const int64_t up = s_.gpt2 ? s_.intermediate : 2 * s_.intermediate;
+    linear("qkv", qkv, s_.hidden);
+    linear("attention out", s_.hidden, attention);
+    linear(s_.gpt2 ? "up" : "gate, up", up, s_.hidden);
+    linear("down", s_.hidden, s_.intermediate);
+    linear("head", s_.vocab_size, s_.hidden);
+  }
+
+  // The three products of Y[tokens, out] = X[tokens, in] W. GPT-2 stores W as [in, out].
+  void linear(const std::string& name, int64_t out, int64_t in) {
+    const int64_t tokens = s_.tokens();
+    const bool in_out = s_.gpt2 && name != "head";
+    const DType dtype = dtype_;
+    const auto x = static_cast<double>(tokens * in), w = static_cast<double>(in * out),
+               y = static_cast<double>(tokens * out);
+    const double flops = 2.0 * static_cast<double>(tokens) * w;
+    const std::string shape = fmt::format("{} x {} x {}", tokens, out, in);
+    add({"matmul", name + " Y", shape, flops, size_ * (x + w + y)}, [=](Buffers& b) {
+      return call<&kernels::Operations::matmul>(kernels::Matmul{.a = b.values(tokens * in, dtype),
+                                                                .b = b.values(in * out, dtype),
+                                                                .d = b.values(tokens * out, dtype),
+                                                                .m = tokens,
+                                                                .n = out,
+                                                                .k = in,
+                                                                .transpose_b = !in_out,
+                                                                .input_dtype = dtype,
+                                                                .output_dtype = dtype});
+    });
+    add({"matmul", name + " dX", shape, flops, size_ * (x + w + y)}, [=](Buffers& b) {
+      return call<&kernels::Operations::matmul>(kernels::Matmul{.a = b.values(tokens * out, dtype),
+                                                                .b = b.values(in * out, dtype),
+                                                                .d = b.values(tokens * in, dtype),
+                                                                .m = tokens,
+                                                                .n = in,
+                                                                .k = out,
+                                                                .transpose_b = in_out,
+                                                                .input_dtype = dtype,
+                                                                .output_dtype = dtype});
+    });
+    add({"matmul", name + " dW", shape, flops, size_ * (x + y) + 8.0 * w}, [=](Buffers& b) {
+      const void* const inputs = b.values(tokens * in, dtype);
+      const void* const gradients = b.values(tokens * out, dtype);
+      return call<&kernels::Operations::matmul>(kernels::Matmul{.a = in_out ? inputs : gradients,
+                                                                .b = in_out ? gradients : inputs,
+                                                                .d = b.zero_floats(in * out),
+                                                                .m = in_out ? in : out,
+                                                                .n = in_out ? out : in,
+                                                                .k = tokens,
+                                                                .transpose_a = true,
+                                                                .accumulate = true,
+                                                                .input_dtype = dtype,
+                                                                .output_dtype = DType::f32});
+    });
+  }
+
+  void attention() {
+    const KernelShapes s = s_;
+    const DType dtype = dtype_;
+    const int64_t q_width = int64_t{s.num_heads} * s.head_dim;
+    const int64_t kv_width = int64_t{s.num_kv_heads} * s.head_dim;
+    const int64_t tokens = s.tokens(), stride = q_width + 2 * kv_width;
+    // causal: query q sees q + 1 keys; two products forward, five backward (S again)
+    const double product = 2.0 * static_cast<double>(s.sequences) * static_cast<double>(q_width) *
+                           static_cast<double>(s.length) * static_cast<double>(s.length + 1) / 2.0;
+    const auto qkv = static_cast<double>(tokens * stride),
+               out = static_cast<double>(tokens * q_width);
+    const std::string shape =
+        fmt::format("{} x {}, {} heads of {}", s.sequences, s.length, s.num_heads, s.head_dim);
+    const auto make = [=](Buffers& b) {
+      const int32_t* cu = b.integers(s.sequences + 1, [&](int64_t i) { return i * s.length; });
+      const kernels::AttentionShape shape{.num_sequences = static_cast<int>(s.sequences),
+                                          .cu_seqlens_q = cu,
+                                          .cu_seqlens_k = cu,
+                                          .total_q = tokens,
+                                          .total_k = tokens,
+                                          .max_seqlen_q = static_cast<int>(s.length),
+                                          .max_seqlen_k = static_cast<int>(s.length),
+                                          .num_heads = s.num_heads,
+                                          .num_kv_heads = s.num_kv_heads,
+                                          .head_dim = s.head_dim,
+                                          .scale = 0.125f,
+                                          .dtype = dtype};
+      char* const x = b.values<char>(tokens * stride, dtype);
+      const auto bytes = static_cast<int64_t>(kernels::size_of(dtype));
+      return kernels::AttentionForward{.shape = shape,
+                                       .q = x,
+                                       .k = x + q_width * bytes,
+                                       .v = x + (q_width + kv_width) * bytes,
+                                       .q_stride = stride,
+                                       .k_stride = stride,
+                                       .v_stride = stride,
+                                       .out = b.values(tokens * q_width, dtype),
+                                       .lse = b.zero_floats(s.num_heads * tokens)};
+    };
+    add({"attention", "forward", shape, 2 * product, size_ * (qkv + out)},
+        [=](Buffers& b) { return call<&kernels::Operations::attention_forward>(make(b)); });
+    add({"attention", "backward", shape, 5 * product, size_ * (2 * qkv + 2 * out)},
+        [=](Buffers& b) {
+          const kernels::Stream stream;
+          const kernels::Operations& ops = kernels::operations(stream);
+          const kernels::AttentionForward f = make(b);
+          ops.attention_forward(stream, f);
+          char* const d = b.values<char>(tokens * stride, dtype);
+          const auto bytes = static_cast<int64_t>(kernels::size_of(dtype));
+          const kernels::AttentionBackward arguments{
+              .shape = f.shape,
+              .q = f.q,
+              .k = f.k,
+              .v = f.v,
+              .q_stride = stride,
+              .k_stride = stride,
+              .v_stride = stride,
+              .out = f.out,
+              .lse = f.lse,
+              .d_out = b.values(tokens * q_width, dtype),
+              .d_q = d,
+              .d_k = d + q_width * bytes,
+              .d_v = d + (q_width + kv_width) * bytes,
+              .d_q_stride = stride,
+              .d_k_stride = stride,
+              .d_v_stride = stride,
+              .workspace = b.zeros(ops.attention_backward_workspace(f.shape))};
+          return call<&kernels::Operations::attention_backward>(arguments);
+        });
+  }
+
+  void norms() {
+    const int64_t tokens = s_.tokens(), hidden = s_.hidden;
+    const DType dtype = dtype_;
+    const auto kind = s_.gpt2 ? kernels::NormKind::layer_norm : kernels::NormKind::rms_llama;
+    const bool layer_norm = s_.gpt2;
+    const std::string shape = fmt::format("{} x {}", tokens, hidden);
+    const auto n = static_cast<double>(tokens * hidden);
+    // forward with the residual addition: x, delta in; residual, y out
+    add({"norm", "add, forward", shape, 0, size_ * 4 * n}, [=](Buffers& b) {
+      const kernels::NormForward arguments{.kind = kind,
+                                           .tokens = tokens,
+                                           .hidden = hidden,
+                                           .x = b.values(tokens * hidden, dtype),
+                                           .delta = b.values(tokens * hidden, dtype),
+                                           .residual_out = b.values(tokens * hidden, dtype),
+                                           .weight = b.values(hidden, dtype),
+                                           .bias = layer_norm ? b.values(hidden, dtype) : nullptr,
+                                           .y = b.values(tokens * hidden, dtype),
+                                           .mean = b.zero_floats(tokens),
+                                           .rstd = b.zero_floats(tokens),
+                                           .compute_dtype = dtype,
+                                           .residual_dtype = dtype};
+      return call<&kernels::Operations::norm_forward>(arguments);
+    });
+    // backward: dy, d_residual, x in; dx out
+    add({"norm", "backward", shape, 0, size_ * 4 * n}, [=](Buffers& b) {
+      const kernels::Stream stream;
+      const size_t workspace = kernels::operations(stream).norm_backward_workspace(tokens, hidden);
+      const kernels::NormBackward arguments{.kind = kind,
+                                            .tokens = tokens,
+                                            .hidden = hidden,
+                                            .dy = b.values(tokens * hidden, dtype),
+                                            .d_residual = b.values(tokens * hidden, dtype),
+                                            .x = b.values(tokens * hidden, dtype),
+                                            .weight = b.values(hidden, dtype),
+                                            .mean = b.zero_floats(tokens),
+                                            .rstd = b.zero_floats(tokens),
+                                            .dx = b.values(tokens * hidden, dtype),
+                                            .d_weight = b.zero_floats(hidden),
+                                            .d_bias = layer_norm ? b.zero_floats(hidden) : nullptr,
+                                            .workspace = b.zeros(workspace),
+                                            .compute_dtype = dtype,
+                                            .residual_dtype = dtype};
+      return call<&kernels::Operations::norm_backward>(arguments);
+    });
+  }
+
+  void activations() {
+    const bool gated = !s_.gpt2;
+    const int64_t tokens = s_.tokens(), width = s_.intermediate, wide = gated ? 2 * width : width;
+    const DType dtype = dtype_;
+    const auto kind = s_.gpt2 ? kernels::Activation::gelu_tanh : kernels::Activation::silu;
+    const std::string shape = fmt::format("{} x {}", tokens, width);
+    const auto x = static_cast<double>(tokens * wide), y = static_cast<double>(tokens * width);
+    const std::string name = s_.gpt2 ? "GELU" : "SwiGLU";
+    add({"activation", name + " forward", shape, 0, size_ * (x + y)}, [=](Buffers& b) {
+      const kernels::ActivationForward arguments{.kind = kind,
+                                                 .gated = gated,
+                                                 .tokens = tokens,
+                                                 .width = width,
+                                                 .x = b.values(tokens * wide, dtype),
+                                                 .y = b.values(tokens * width, dtype),
+                                                 .dtype = dtype};
+      return call<&kernels::Operations::activation_forward>(arguments);
+    });
+    add({"activation", name + " backward", shape, 0, size_ * (2 * x + y)}, [=](Buffers& b) {
+      const kernels::ActivationBackward arguments{.kind = kind,
+                                                  .gated = gated,
+                                                  .tokens = tokens,
+                                                  .width = width,
+                                                  .x = b.values(tokens * wide, dtype),
+                                                  .dy = b.values(tokens * width, dtype),
+                                                  .dx = b.values(tokens * wide, dtype),
+                                                  .dtype = dtype};
+      return call<&kernels::Operations::activation_backward>(arguments);
+    });
+  }
+
+  void rope() {
+    const KernelShapes s = s_;
+    const DType dtype = dtype_;
+    const int64_t tokens = s.tokens(), heads = s.num_heads + s.num_kv_heads;
+    const int64_t stride = (heads + s.num_kv_heads) * s.head_dim;
+    const std::string shape = fmt::format("{} x {} heads of {}", tokens, heads, s.head_dim);
+    add({"rope", "forward", shape, 0, size_ * 2 * static_cast<double>(tokens * heads * s.head_dim)},
+        [=](Buffers& b) {
+          const kernels::Rope arguments{
+              .x = b.values(tokens * stride, dtype),
+              .tokens = tokens,
+              .stride = stride,
+              .num_heads = static_cast<int>(heads),
+              .head_dim = s.head_dim,
+              .positions = b.integers(tokens, [&](int64_t t) { return t % s.length; }),
+              .cos = b.values<float>(s.length * s.head_dim / 2, DType::f32),
+              .sin = b.values<float>(s.length * s.head_dim / 2, DType::f32),
+              .dtype = dtype};
+          return call<&kernels::Operations::rope>(arguments);
+        });
+  }
+
+  void embeddings() {
+    const KernelShapes s = s_;
+    const DType dtype = dtype_;
+    const int64_t tokens = s.tokens();
+    const std::string shape = fmt::format("{} of {} x {}", tokens, s.vocab_size, s.hidden);
+    const auto n = static_cast<double>(tokens * s.hidden);
+    const auto id = [s](int64_t t) { return (t * 7919) % s.vocab_size; };
+    add({"embedding", "forward", shape, 0, size_ * 2 * n}, [=](Buffers& b) {
+      const kernels::EmbeddingForward arguments{.tokens = tokens,
+                                                .hidden = s.hidden,
+                                                .ids = b.integers(tokens, id),
+                                                .table = b.values(s.vocab_size * s.hidden, dtype),
+                                                .out = b.values(tokens * s.hidden, dtype),
+                                                .table_dtype = dtype,
+                                                .output_dtype = dtype};
+      return call<&kernels::Operations::embedding_forward>(arguments);
+    });
+    add({"embedding", "backward", shape, 0, (size_ + 8) * n}, [=](Buffers& b) {
+      const kernels::Stream stream;
+      const size_t workspace =
+          kernels::operations(stream).embedding_backward_workspace(tokens, s.vocab_size, 0);
+      const kernels::EmbeddingBackward arguments{.tokens = tokens,
+                                                 .hidden = s.hidden,
+                                                 .rows = s.vocab_size,
+                                                 .ids = b.integers(tokens, id),
+                                                 .d_out = b.values(tokens * s.hidden, dtype),
+                                                 .d_table = b.zero_floats(s.vocab_size * s.hidden),
+                                                 .workspace = b.zeros(workspace),
+                                                 .output_dtype = dtype};
+      return call<&kernels::Operations::embedding_backward>(arguments);
+    });
+  }
+
+  // Head and loss, forward and backward in one: three products of the head.
+  void cross_entropy() {
+    const KernelShapes s = s_;
+    const DType dtype = dtype_;
+    const int64_t tokens = s.tokens();
+    const auto h = static_cast<double>(s.hidden), v = static_cast<double>(s.vocab_size),
+               t = static_cast<double>(tokens);
+    add({"cross_entropy", "head and loss",
+         fmt::format("{} x {} x {}", tokens, s.vocab_size, s.hidden), 6 * t * h * v,
+         size_ * (2 * t * h + v * h) + 8 * v * h},
+        [=](Buffers& b) {
+          const kernels::Stream stream;
+          kernels::LinearCrossEntropy arguments{
+              .tokens = tokens,
+              .hidden_size = s.hidden,
+              .vocab_size = s.vocab_size,
+              .hidden = b.values(tokens * s.hidden, dtype),
+              .weight = b.values(s.vocab_size * s.hidden, dtype),
+              .targets = b.integers(tokens, [&](int64_t i) { return (i * 7919) % s.vocab_size; }),
+              .losses = b.zero_floats(tokens),
+              .d_hidden = b.values(tokens * s.hidden, dtype),
+              .d_weight = b.zero_floats(s.vocab_size * s.hidden),
+              .dtype = dtype};
+          arguments.workspace =
+              b.zeros(kernels::operations(stream).linear_cross_entropy_workspace(arguments));
+          return call<&kernels::Operations::linear_cross_entropy>(arguments);
+        });
+  }
+
+  void optimizer() {
+    const int64_t count = s_.num_params;
+    const bool copy = dtype_ == DType::bf16;
+    const std::string shape = fmt::format("{} parameters", count);
+    const auto segment = [=](Buffers& b) {
+      return kernels::TensorSegment{
+          .master = b.zero_floats(count),
+          .value_bf16 =
+              copy ? static_cast<kernels::BFloat16*>(b.zeros(static_cast<size_t>(2 * count)))
+                   : nullptr,
+          .grad = b.zero_floats(count),
+          .m = b.zero_floats(count),
+          .v = b.zero_floats(count),
+          .count = count,
+          .weight_decay = 0.01f};
+    };
+    add({"adamw", "update, zero grad", shape, 0, (copy ? 34.0 : 32.0) * static_cast<double>(count)},
+        [=](Buffers& b) {
+          return [one = segment(b)] {
+            const kernels::Stream stream;
+            kernels::operations(stream).adamw(
+                stream, {.segments = &one, .num_segments = 1, .lr = 1e-4, .step = 1});
+          };
+        });
+    add({"adamw", "global norm", shape, 0, 4.0 * static_cast<double>(count)}, [=](Buffers& b) {
+      const kernels::Stream stream;
+      void* const workspace = b.zeros(kernels::operations(stream).global_norm_workspace(count, 1));
+      float* const out = b.zero_floats(2);
+      const kernels::TensorSegment one{.grad = b.zero_floats(count), .count = count};
+      return [one, out, workspace] {
+        const kernels::Stream stream;
+        kernels::operations(stream).global_norm(stream, {.segments = &one,
+                                                         .num_segments = 1,
+                                                         .max_norm = 1.0f,
+                                                         .out = out,
+                                                         .workspace = workspace});
+      };
+    });
+  }
+
+  KernelShapes s_;
+  DType dtype_;
+  double size_;
+  std::string only_;
+  std::vector<KernelCase> cases_;
+};
+
+}  // namespace
+
+const std::vector<std::string>& kernel_operations() {
+  static const std::vector<std::string> kNames = {
+      "matmul", "attention", "norm", "activation", "rope", "embedding", "cross_entropy", "adamw"};
+  return kNames;
+}
+
+std::vector<KernelCase> kernel_cases(const KernelShapes& shapes, DType dtype,
+                                     const std::string& op) {
+  return Cases(shapes, dtype, op).all();
+}
+
+}  // namespace engine

@@ -1,0 +1,28 @@
+// What this machine reaches with the threads it is given: the yardsticks of every other figure.
+#pragma once
+
+#include "kernels/api/types.h"
+
+namespace engine {
+
+// FLOP/s of a square matrix product, inputs of this type and fp32 sums, best of several runs.
+// size^3 should be large enough that neither packing nor the threads' start matters.
+double measure_matmul_flops(kernels::DType dtype, int64_t size = 4096);
+
+// FLOP/s of the inner matmul kernel on all threads with operands that stay in the first cache: what
+// is left of the difference to the above is packing, memory and uneven shares.
+struct KernelPeak {
+  const char* name = "";  // "amx_bf16"
+  double flops = 0;
+};
+KernelPeak measure_matmul_kernel(kernels::DType dtype);
+
+// Bytes per second, read and written together, best of several runs over `bytes` of memory. Choose
+// them larger than the last cache.
+struct MemoryRates {
+  double copy = 0;    // a[i] = b[i]; the lines of a are read first unless stores bypass the cache
+  double update = 0;  // a[i] = c · a[i] in place, as an optimizer does: as much read as written
+};
+MemoryRates measure_memory(size_t bytes = size_t{1} << 30);
+
+}  // namespace engine

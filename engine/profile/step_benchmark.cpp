@@ -1,0 +1,139 @@
+#include "engine/profile/step_benchmark.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+
+#include "engine/train/report/flops.h"
+
+namespace engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Seconds since `start`, which moves to now.
+double lap(Clock::time_point& start) {
+  const auto now = Clock::now();
+  const double seconds = std::chrono::duration<double>(now - start).count();
+  start = now;
+  return seconds;
+}
+
+double cpu_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+}  // namespace
+
+Timing StepBenchmark::total() const {
+  std::vector<double> totals;
+  for (const StepTimes& step : steps) totals.push_back(step.total);
+  return timing_of(std::move(totals));
+}
+
+StepTimes StepBenchmark::median_step() const {
+  std::vector<StepTimes> sorted = steps;
+  std::sort(sorted.begin(), sorted.end(),
+            [](const StepTimes& a, const StepTimes& b) { return a.total < b.total; });
+  return sorted[(sorted.size() - 1) / 2];
+}
+
+Batch random_batch(int64_t sequences, int64_t length, int64_t vocab_size, uint64_t seed) {
+  Batch batch;
+  std::mt19937_64 generator(seed);
+  batch.cu_seqlens.push_back(0);
+  for (int64_t s = 0; s < sequences; ++s) {
+    for (int64_t t = 0; t < length; ++t) {
+      const auto id = static_cast<int32_t>(generator() % static_cast<uint64_t>(vocab_size));
+      if (t > 0) batch.targets.push_back(id);
+      batch.input_ids.push_back(id);
+      batch.positions.push_back(static_cast<int32_t>(t));
+    }
+    batch.targets.push_back(kernels::kIgnoreIndex);
+    batch.cu_seqlens.push_back(static_cast<int32_t>(batch.input_ids.size()));
+    batch.rows.push_back(static_cast<uint32_t>(s));
+    batch.labels.push_back(-1);
+  }
+  batch.max_seqlen = static_cast<int32_t>(length);
+  batch.num_targets = sequences * (length - 1);
+  return batch;
+}
+
+StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
+  StepBenchmark out;
+  out.tokens = options.batch * options.length;
+  out.resident_before = peak_resident_memory();
+  const OptimizerConfig optimizer_config{.lr = 1e-4, .weight_decay = 0.01};
+  const TrainingShape shape{
+      .precision = options.precision,
+      .recompute = options.recompute,
+      .train = {.tokens = out.tokens, .sequences = options.batch, .longest = options.length},
+      .max_positions = options.length,
+      .optimizer = optimizer_config};
+  out.plan = plan_training(options.make_model, shape);
+  require_plan_fits(out.plan, available_host_memory(), "memory available now", options.make_model,
+                    shape);
+
+  Runtime runtime(kernels::DeviceType::cpu);
+  const std::unique_ptr<Model> model = options.make_model();
+  const ModelInfo& info = model->info();
+  model->parameters().allocate(runtime, options.precision, ParameterSet::Purpose::training);
+  model->parameters().initialize(runtime, options.seed);
+  model->prepare(runtime, options.length);
+  AdamW optimizer(runtime, model->parameters(), optimizer_config);
+  runtime.memory().reserve_arena(out.plan.arena);
+
+  out.num_params = model->parameters().count();
+  out.matmul_params = model->matmul_parameters();
+  const FlopsShape flops{.matmul_params = out.matmul_params,
+                         .num_layers = info.num_layers,
+                         .attention_width = int64_t{info.num_heads} * info.head_dim};
+  const auto tokens = static_cast<double>(out.tokens);
+  out.flops = tokens * flops_per_token(flops, options.length, FlopsConvention::exact);
+  out.flops_palm = tokens * flops_per_token(flops, options.length, FlopsConvention::palm);
+
+  for (int i = 0; i < options.warmup + options.steps; ++i) {
+    StepTimes times;
+    auto mark = Clock::now();
+    const auto start = mark;
+    const double cpu = cpu_seconds();
+    const Batch batch = random_batch(options.batch, options.length, info.vocab_size,
+                                     options.seed + static_cast<uint64_t>(i));
+    times.data = lap(mark);
+    BatchTimes parts;
+    const auto targets = static_cast<double>(batch.num_targets);
+    double loss = 0;
+    {
+      const BatchLoss result =
+          run_batch(runtime, *model, batch,
+                    {.graph = {.recompute = options.recompute, .precision = options.precision},
+                     .grad_scale = static_cast<float>(1.0 / targets),
+                     .times = &parts});
+      loss = sum_losses(runtime.download(result.losses)) / targets;
+    }
+    times.forward = parts.forward;
+    times.head = parts.head;
+    times.backward = parts.backward;
+    lap(mark);
+    optimizer.measure(1.0f);
+    times.norm = lap(mark);
+    optimizer.step(static_cast<float>(optimizer_config.lr));
+    runtime.ops().synchronize(runtime.stream());
+    times.adamw = lap(mark);
+    times.total = std::chrono::duration<double>(mark - start).count();
+    times.cpu = cpu_seconds() - cpu;
+    if (i == 0) out.first_loss = loss;
+    out.last_loss = loss;
+    if (i >= options.warmup) out.steps.push_back(times);
+  }
+  out.arena_peak = runtime.memory().arena_peak();
+  out.unplanned_peak = runtime.memory().unplanned_peak();
+  out.resident_peak = peak_resident_memory();
+  return out;
+}
+
+}  // namespace engine
