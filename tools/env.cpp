@@ -1,5 +1,4 @@
 // engine env: versions, processor, memory.
-#include <dnnl.h>
 #include <fmt/format.h>
 #include <omp.h>
 #include <sched.h>
@@ -100,8 +99,6 @@ nlohmann::ordered_json describe() {
   env["build"] =
       fmt::format("{}, {}, assertions {}", ENGINE_BUILD_TYPE, "gcc " __VERSION__, assertions);
   env["compiled for"] = compiled_for();
-  const dnnl_version_t* dnnl = dnnl_version();
-  env["oneDNN"] = fmt::format("{}.{}.{}", dnnl->major, dnnl->minor, dnnl->patch);
   utsname system{};
   if (uname(&system) == 0) {
     env["system"] = fmt::format("{} {} {}", system.sysname, system.release, system.machine);

@@ -16,7 +16,6 @@ ninja-build         | cmd:ninja      | the build, in parallel
 ccache              | cmd:ccache     | objects that were compiled before
 git                 | cmd:git        | the commit that engine --version names
 pkg-config          | cmd:pkg-config | finds PCRE2 and utf8proc
-libdnnl-dev         | pkg            | oneDNN: matrix products on the CPU
 libfmt-dev          | pkg            | fmt: text formatting
 libyaml-cpp-dev     | pkg            | yaml-cpp: configs
 nlohmann-json3-dev  | pkg            | JSON: checkpoints, tokenizers, metrics

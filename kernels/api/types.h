@@ -48,7 +48,7 @@ struct BFloat16 {
 };
 
 enum class DeviceType : uint8_t {
-  cpu,   // OpenMP + oneDNN
+  cpu,   // OpenMP
   meta,  // computes nothing: dry runs that plan memory
 };
 
