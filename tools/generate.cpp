@@ -165,6 +165,11 @@ ExitCode run_generate(Invocation& invocation) {
   add_settings(app, schema, arguments);
   if (!parse_arguments(app, invocation)) return ExitCode::ok;
 
+  for (const std::string& setting : arguments.settings) {
+    if (setting.find('=') != std::string::npos) continue;
+    throw Error(ExitCode::usage, "CLI-USAGE", "`" + setting + "` is not setting=value")
+        .fix("a text to continue: --prompt '" + setting + "'");
+  }
   // Everything that can be wrong with the question comes before the weights are read.
   const GenerateConfig config = make_config(arguments);
   const PrecisionPolicy precision = parse_precision(arguments.precision);

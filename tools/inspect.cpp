@@ -296,7 +296,7 @@ ExitCode run_inspect(Invocation& invocation) {
   if (subject.tokenizer) print_tokenizer(*subject.tokenizer);
   fmt::print("\nFLOPs per token, forward and backward, rows of {} tokens\n", row_length);
   for (const FlopsConvention convention : kConventions) {
-    fmt::print("  {:<6} {:.4f} G\n", flops_convention_name(convention),
+    fmt::print("  {:<6} {:.5g} G\n", flops_convention_name(convention),
                flops_per_token(shape, row_length, convention) * 1e-9);
   }
   fmt::print("\ntraining memory, AdamW, micro-batch of {} tokens in rows of {}, GiB\n",
