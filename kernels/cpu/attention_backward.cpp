@@ -33,24 +33,31 @@ struct Parts {
   }
 };
 
-// fp32 sums of d_k and d_v: [part][kv head][key tile of any sequence][kTile][padded_dim] each; then
-// of d_distance_bias: [part][sequence][head][distance].
+// Key tiles whose sums a piece keeps in its own scratch, when the queries are all in one part.
+int64_t cached_key_tiles(int64_t head_dim) {
+  return 1024 / padded_dim(head_dim);
+}
+
+// fp32 sums of d_k and d_v: [part][kv head][key tile of any long sequence][kTile][padded_dim] each;
+// then of d_distance_bias: [part][sequence][head][distance].
 class Workspace {
  public:
   Workspace(const AttentionShape& shape, void* data)
       : shape_(shape),
         data_(static_cast<float*>(data)),
         parts_(Parts(shape.max_seqlen_q).count),
-        key_tiles_(shape.total_k / kTile + shape.num_sequences),
+        cached_keys_(cached_key_tiles(shape.head_dim) * kTile),
+        key_tiles_(parts_ == 1 && shape.max_seqlen_k <= cached_keys_
+                       ? 0
+                       : slot(shape.total_q, shape.total_k) + 1),
         tile_size_(kTile * padded_dim(shape.head_dim)) {}
 
   int64_t parts() const { return parts_; }
   int64_t tile_size() const { return tile_size_; }
   // Tiles of one sequence lie one after the other.
   float* d_k(int64_t part, int64_t kv_head, int64_t s) const {
-    // Every earlier sequence ends in at most one unfinished tile.
-    const int64_t slot = shape_.cu_seqlens_k[s] / kTile + s;
-    return data_ + ((part * shape_.num_kv_heads + kv_head) * key_tiles_ + slot) * tile_size_;
+    const int64_t first = slot(shape_.cu_seqlens_q[s], shape_.cu_seqlens_k[s]);
+    return data_ + ((part * shape_.num_kv_heads + kv_head) * key_tiles_ + first) * tile_size_;
   }
   float* d_v(int64_t part, int64_t kv_head, int64_t s) const {
     return d_k(part, kv_head, s) + keys_size();
@@ -65,11 +72,18 @@ class Workspace {
   }
 
  private:
+  // First tile of a sequence that begins at this query and this key. Only sequences with several
+  // parts (more than kLeastTiles tiles of queries) or with more keys than are cached come here:
+  // each makes one of the two extra terms grow by at least 1, which is the room for its last,
+  // unfinished tile. The number of sequences does not matter: a batch may hold thousands.
+  int64_t slot(int64_t query, int64_t key) const {
+    return key / kTile + key / cached_keys_ + query / (Parts::kLeastTiles * kTile);
+  }
   int64_t keys_size() const { return parts_ * shape_.num_kv_heads * key_tiles_ * tile_size_; }
 
   const AttentionShape& shape_;
   float* data_;
-  int64_t parts_, key_tiles_, tile_size_;
+  int64_t parts_, cached_keys_, key_tiles_, tile_size_;
 };
 
 // fp32 sums of one key tile, from one part of the queries or several.
@@ -121,7 +135,7 @@ class BackwardPiece {
         scores_(scratch_.take<float>(kTile * kTile)),
         d_probabilities_(scratch_.take<float>(kTile * kTile)),
         dropout_(scratch_.take<float>(kTile * kTile)),
-        cached_(scratch_.take<float>(2 * cached_key_tiles() * kTile * padded_)) {
+        cached_(scratch_.take<float>(2 * cached_key_tiles(dim_) * kTile * padded_)) {
     for (int64_t i = 0; i < max_tiles(dim_); ++i) {
       QueryTile& tile = tiles_[i];
       tile.queries = typename Products::Queries(scratch_, padded_);
@@ -143,7 +157,7 @@ class BackwardPiece {
                                          std::min(last * kTile, sequence_.num_queries) - 1);
     const int64_t tile_size = workspace_.tile_size();
     // All queries in one part, and few keys: the sums need not leave the cache.
-    const bool in_cache = parts.count == 1 && seen.end <= cached_key_tiles();
+    const bool in_cache = parts.count == 1 && seen.end <= cached_key_tiles(dim_);
     d_k_ = in_cache ? cached_ : workspace_.d_k(part, kv_head, s);
     d_v_ = in_cache ? cached_ + seen.end * tile_size : workspace_.d_v(part, kv_head, s);
     for (float* sums : {d_k_, d_v_}) {
@@ -179,11 +193,9 @@ class BackwardPiece {
   };
 
   // Key tiles whose d_k and d_v take half a mebibyte.
-  int64_t cached_key_tiles() const { return 1024 / padded_; }
-
   size_t scratch_bytes() const {
     return static_cast<size_t>(
-        2 * cached_key_tiles() * kTile * padded_ * 4 + 2 * Products::Keys::bytes(padded_) +
+        2 * cached_key_tiles(dim_) * kTile * padded_ * 4 + 2 * Products::Keys::bytes(padded_) +
         2 * Products::Weights::bytes() + 3 * kTile * kTile * 4 +
         max_tiles(dim_) * (2 * Products::Queries::bytes(padded_) + (padded_ + 2) * kTile * 4));
   }
@@ -401,7 +413,9 @@ size_t attention_backward_workspace(const AttentionShape& shape) {
 void attention_backward(Stream, const AttentionBackward& arguments) {
   using namespace attention;
   check_shape(arguments.shape);
-  require(arguments.lse && arguments.workspace, "attention_backward needs lse and a workspace");
+  require(arguments.lse, "attention_backward needs lse");
+  require(arguments.workspace || attention_backward_workspace(arguments.shape) == 0,
+          "attention_backward needs a workspace");
   if (arguments.shape.dtype == DType::f32) return backward<VectorProducts<float>, float>(arguments);
 #ifdef ENGINE_ATTENTION_AMX
   if (amx_is_usable()) return backward<AmxProducts, BFloat16>(arguments);

@@ -656,9 +656,16 @@ TEST_P(AttentionTest, WorkspaceDependsOnShapesAlone) {
                           .num_heads = 12,
                           .num_kv_heads = 12,
                           .head_dim = 64};
-  const size_t bytes = ops().attention_backward_workspace(shape);
-  EXPECT_EQ(bytes, operations(DeviceType::meta).attention_backward_workspace(shape));
-  EXPECT_GT(bytes, 0u);
+  for (const int longest : {512, 2048}) {
+    shape.max_seqlen_q = shape.max_seqlen_k = longest;
+    const size_t bytes = ops().attention_backward_workspace(shape);
+    EXPECT_EQ(bytes, operations(DeviceType::meta).attention_backward_workspace(shape));
+    // The sums of short sequences stay in cache, and the number of sequences plays no part: a plan
+    // made for thousands of short ones must not be larger.
+    EXPECT_EQ(bytes > 0, longest > 512);
+    shape.num_sequences = 2048;
+    EXPECT_EQ(bytes, ops().attention_backward_workspace(shape));
+  }
 }
 
 TEST_P(AttentionTest, RefusesShapesThatItCannotDo) {
