@@ -210,11 +210,9 @@ void bench_kernels(ModelOptions options, const std::string& op) {
                           .bytes = std::max(memory.update, memory.copy)};
   ordered_json rows = ordered_json::array();
   if (!options.json) {
-    const KernelPeak peak = measure_matmul_kernel(dtype);
     fmt::print("{}, batch {} x {}, {}, {} threads, load {:.1f}\n", model.name, options.batch,
                options.length, options.precision, omp_get_max_threads(), load_average());
-    fmt::print("matmul  {:.0f} GFLOP/s at 4096^3, kernel {} in cache {:.0f}\n", giga(rates.flops),
-               peak.name, giga(peak.flops));
+    fmt::print("matmul  {:.0f} GFLOP/s at 4096^3\n", giga(rates.flops));
     fmt::print("memory  copy {:.1f} GB/s, update in place {:.1f} GB/s\n\n", giga(memory.copy),
                giga(memory.update));
     fmt::print("{:<14}{:<22}{:<28}{:>10}{:>10}{:>10}{:>18}{:>17}\n", "operation", "", "shape",

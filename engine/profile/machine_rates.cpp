@@ -5,7 +5,6 @@
 
 #include "engine/profile/timing.h"
 #include "kernels/api/operations.h"
-#include "kernels/cpu/matmul_kernels.h"
 #include "kernels/cpu/parallel.h"
 
 namespace engine {
@@ -32,29 +31,6 @@ double measure_matmul_flops(DType dtype, int64_t size) {
                                       {.min_runs = 3, .max_runs = 20, .min_seconds = 1.0});
   return 2.0 * static_cast<double>(size) * static_cast<double>(size) * static_cast<double>(size) /
          timing.minimum;
-}
-
-KernelPeak measure_matmul_kernel(DType dtype) {
-  const kernels::cpu::MatmulKernel& kernel = kernels::cpu::matmul_kernel(dtype);
-  constexpr int64_t kDepth = 128;
-  constexpr int kCalls = 20000;
-  const int threads = omp_get_max_threads();
-  const Timing timing = time_repeated(
-      [&] {
-#pragma omp parallel num_threads(threads)
-        {
-          alignas(64) char a[32 * kDepth * 4] = {}, b[32 * kDepth * 4] = {};
-          alignas(64) float c[32 * 32] = {};
-          if (kernel.begin != nullptr) kernel.begin();
-          for (int call = 0; call < kCalls; ++call) {
-            kernel.multiply(kDepth, a, b, c, kernel.nr, false);
-          }
-          if (kernel.end != nullptr) kernel.end();
-        }
-      },
-      {.min_runs = 7, .max_runs = 50, .min_seconds = 0.5});
-  const double flops = 2.0 * kernel.mr * kernel.nr * static_cast<double>(kDepth) * kCalls * threads;
-  return {.name = kernel.name, .flops = flops / timing.minimum};
 }
 
 MemoryRates measure_memory(size_t bytes) {

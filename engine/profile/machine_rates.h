@@ -9,14 +9,6 @@ namespace engine {
 // size^3 should be large enough that neither packing nor the threads' start matters.
 double measure_matmul_flops(kernels::DType dtype, int64_t size = 4096);
 
-// FLOP/s of the inner matmul kernel on all threads with operands that stay in the first cache: what
-// is left of the difference to the above is packing, memory and uneven shares.
-struct KernelPeak {
-  const char* name = "";  // "amx_bf16"
-  double flops = 0;
-};
-KernelPeak measure_matmul_kernel(kernels::DType dtype);
-
 // Bytes per second, read and written together, best of several runs over `bytes` of memory. Choose
 // them larger than the last cache.
 struct MemoryRates {
