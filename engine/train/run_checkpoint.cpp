@@ -54,14 +54,6 @@ ExportOptions export_options(const ModelFiles& files) {
           .checksums = true};
 }
 
-uint64_t directory_bytes(const fs::path& directory) {
-  uint64_t total = 0;
-  for (const auto& entry : fs::recursive_directory_iterator(directory)) {
-    if (entry.is_regular_file()) total += entry.file_size();
-  }
-  return total;
-}
-
 // Step and path of every checkpoint, newest first.
 std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& output_dir) {
   std::vector<std::pair<int64_t, fs::path>> found;
@@ -80,6 +72,16 @@ std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& outpu
   return found;
 }
 
+}  // namespace
+
+uint64_t tensor_bytes(const fs::path& directory) {
+  uint64_t total = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+    if (entry.path().extension() == ".safetensors") total += entry.file_size();
+  }
+  return total;
+}
+
 // A link is replaced in one step: made beside, then renamed over the old one.
 void point_last_at(const fs::path& output_dir, const std::string& name) {
   const fs::path temporary = output_dir / ".last.tmp";
@@ -90,15 +92,13 @@ void point_last_at(const fs::path& output_dir, const std::string& name) {
   if (error) throw write_error(output_dir / "last", error.value());
 }
 
-}  // namespace
-
 uint64_t save_model(const fs::path& directory, Runtime& runtime, Model& model,
                     const ModelFiles& files) {
   export_checkpoint(
       directory,
       tensors_to_write(runtime, model, files.stored, files.fallback_dtype, files.forced_dtype),
       export_options(files));
-  return directory_bytes(directory);
+  return tensor_bytes(directory);
 }
 
 uint64_t save_checkpoint(const fs::path& output_dir, int64_t step, Runtime& runtime, Model& model,
@@ -127,10 +127,10 @@ uint64_t save_checkpoint(const fs::path& output_dir, int64_t step, Runtime& runt
       tensors_to_write(runtime, model, files.stored, files.fallback_dtype, files.forced_dtype),
       options);
   point_last_at(output_dir, name);
-  return directory_bytes(output_dir / name);
+  return tensor_bytes(output_dir / name);
 }
 
-void rotate_checkpoints(const fs::path& output_dir, int64_t keep) {
+void rotate_checkpoints(const fs::path& output_dir, int64_t keep, int64_t newest_step) {
   std::error_code error;
   // Directories that a killed process was writing.
   for (const auto& entry : fs::directory_iterator(output_dir, error)) {
@@ -142,7 +142,8 @@ void rotate_checkpoints(const fs::path& output_dir, int64_t keep) {
     }
   }
   if (keep <= 0) return;
-  const auto checkpoints = list_checkpoints(output_dir);
+  auto checkpoints = list_checkpoints(output_dir);
+  std::erase_if(checkpoints, [&](const auto& entry) { return entry.first > newest_step; });
   for (size_t i = static_cast<size_t>(keep); i < checkpoints.size(); ++i) {
     fs::remove_all(checkpoints[i].second, error);
   }

@@ -41,17 +41,26 @@ struct CheckpointContents {
   std::string trainer_state_json;  // may be empty
 };
 
-// Writes the model alone. Returns the bytes written.
+// Bytes of the tensor files below a directory: of a checkpoint all but a few kB. The rest is left
+// out because trainer_state.json has measured times in it, and so not always the same size.
+uint64_t tensor_bytes(const std::filesystem::path& directory);
+
+// Writes the model alone. Returns its tensor_bytes().
 uint64_t save_model(const std::filesystem::path& directory, Runtime& runtime, Model& model,
                     const ModelFiles& files);
 
-// Writes a whole checkpoint of `step` into output_dir and points `last` at it.
+// Writes a whole checkpoint of `step` into output_dir and points `last` at it. Returns its
+// tensor_bytes().
 uint64_t save_checkpoint(const std::filesystem::path& output_dir, int64_t step, Runtime& runtime,
                          Model& model, const ModelFiles& files, const CheckpointContents& contents);
 
-// Removes all but the newest `keep` checkpoints (0 = keeps all), and leftovers of interrupted
-// saves.
-void rotate_checkpoints(const std::filesystem::path& output_dir, int64_t keep);
+// Makes the link output_dir/last point at the directory `name` beside it.
+void point_last_at(const std::filesystem::path& output_dir, const std::string& name);
+
+// Removes leftovers of interrupted saves, and of the checkpoints up to `newest_step` all but the
+// newest `keep` (0 = keeps all). Later ones are damaged ones that a resume passed over: they must
+// not count, and the run will replace them.
+void rotate_checkpoints(const std::filesystem::path& output_dir, int64_t keep, int64_t newest_step);
 
 struct FoundCheckpoint {
   std::filesystem::path directory;

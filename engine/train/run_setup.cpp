@@ -8,6 +8,7 @@
 
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
+#include "engine/generate/settings.h"
 #include "models/registry.h"
 
 namespace engine {
@@ -303,6 +304,12 @@ RunSetup prepare_run(const TrainConfig& config) {
   setup.shape = setup.make_model();
   if (setup.tokenizer) check_vocabulary(*setup.shape, *setup.tokenizer, tokenizer_path);
   check_lengths(*setup.shape, config);
+  setup.generation_eos =
+      resolve_generation({}, setup.files.generation_config_json, where, setup.shape->info())
+          .options.eos_ids;
+  if (setup.generation_eos.empty() && setup.tokenizer && setup.tokenizer->eos_id()) {
+    setup.generation_eos = {*setup.tokenizer->eos_id()};
+  }
 
   json["architectures"] = Json::array({setup.shape->info().architecture});
   if (task == Task::sequence_classification) json.erase("num_labels");  // HF derives it

@@ -32,6 +32,9 @@ struct RunSetup {
   std::vector<int32_t> validation_class_of_label;
 
   std::vector<std::vector<int32_t>> sample_prompts;  // token ids of train.sample.prompts
+  // What ends a sample: the ids of generation_config.json, else of config.json, else the
+  // tokenizer's EOS.
+  std::vector<int32_t> generation_eos;
 
   ModelFiles files;  // what saved directories contain besides tensors
 

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGUSR1};
 volatile sig_atomic_t g_requested = 0;
-struct sigaction g_previous[3];
+struct sigaction g_previous[3], g_previous_file_size;
 
 void on_signal(int signal) {
   if (g_requested != 0 && signal == SIGINT) _exit(128 + SIGINT);
@@ -24,10 +24,14 @@ InterruptGuard::InterruptGuard() {
   sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART;
   for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &action, &g_previous[i]);
+  // A file size limit (ulimit -f) must be an error of the write, not the end of the process.
+  action.sa_handler = SIG_IGN;
+  sigaction(SIGXFSZ, &action, &g_previous_file_size);
 }
 
 InterruptGuard::~InterruptGuard() {
   for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &g_previous[i], nullptr);
+  sigaction(SIGXFSZ, &g_previous_file_size, nullptr);
 }
 
 int InterruptGuard::requested() {
