@@ -21,7 +21,9 @@ void Error::render() {
   constexpr size_t kLabelWidth = 8;
   rendered_ = "error[" + code_ + "]: " + message_;
   for (const auto& [label, text] : details_) {
-    rendered_ += "\n  " + label + std::string(label.size() < kLabelWidth ? kLabelWidth - label.size() : 0, ' ') + "  ";
+    rendered_ += "\n  " + label +
+                 std::string(label.size() < kLabelWidth ? kLabelWidth - label.size() : 0, ' ') +
+                 "  ";
     for (char c : text) {  // further lines of a text stay under its first
       rendered_ += c;
       if (c == '\n') rendered_ += std::string(kLabelWidth + 4, ' ');
@@ -50,7 +52,8 @@ std::string nearest_word(std::string_view word, const std::vector<std::string>& 
       row[0] = i;
       for (size_t j = 1; j <= candidate.size(); ++j) {
         const size_t above = row[j];
-        row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (word[i - 1] != candidate[j - 1])});
+        row[j] =
+            std::min({above + 1, row[j - 1] + 1, diagonal + (word[i - 1] != candidate[j - 1])});
         diagonal = above;
       }
     }
