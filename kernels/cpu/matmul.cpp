@@ -1,12 +1,21 @@
-// Matrix multiplication: operands are packed into panels (matmul_kernels.h), then pieces of the
-// result are computed by all threads. Every element of D is summed over k in the same order
-// whatever the pieces are, so the number of threads changes nothing but the time.
+// Matrix multiplication out of the tiles of matmul_kernels.h. A piece of work keeps a block of one
+// operand in the L2 cache and streams the other past it:
+//   A where it lies (AMX, row-major A): columns of B, packed by the thread that uses them, stay;
+//     panels of 32 rows of A pass. Y = X Wt and dX = dY W, so nothing but the weights is packed.
+//   A packed (fp32, and dW = dYt X): a block of A, packed by the thread that uses it, stays; panels
+//     of B pass, which all threads packed before.
+// Within a piece k goes by in blocks for which a panel of 32 rows or columns stays in L1 (256
+// values of bf16: 16 KiB), with the sums of a 32-row strip in L2 between them.
+//
+// Every element of D is summed over k in the same order whatever the pieces are, so the number of
+// threads changes nothing but the time.
 #include "kernels/api/matmul.h"
 
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <numeric>
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/cpu.h"
@@ -66,9 +75,10 @@ void for_each(bool parallel, int64_t count, const Body& body) {
   for (int64_t i = 0; i < count; ++i) body(i);
 }
 
-// Values of each operand packed at a time, and of k in one pass. Larger problems are cut up.
+// Values of B packed at a time (and of sums kept apart), and of k in one pass. Larger problems are
+// cut up.
 constexpr int64_t kMostPacked = int64_t{6} << 20;
-constexpr int64_t kMostK = 4096;
+constexpr int64_t kMostK = 4096, kKMultiple = 512;
 
 // The largest piece of D that one call of multiply writes, in floats.
 constexpr int64_t kMostTile = 32 * 32;
@@ -129,117 +139,210 @@ void write_block(const float* acc, int64_t acc_stride, int64_t rows, int64_t col
   }
 }
 
-// One product of packed operands.
-struct PackedProduct {
-  const MatmulKernel& kernel;
-  const char* a;    // panels of mr rows
-  const char* b;    // panels of nr columns
-  int64_t m, n, k;  // k padded to the kernel's unit
-  Output d;
-  int64_t row, column;  // of the product within d
-  Bias bias;
-  bool accumulate;
-  bool parallel;
-};
-
-// Computes the panels [i_begin, i_end) x [j_begin, j_end) of a product. `partial` holds one tile
-// per pair of panels when k takes several blocks and D cannot hold the sums.
-void multiply_piece(const PackedProduct& p, int64_t i_begin, int64_t i_end, int64_t j_begin,
-                    int64_t j_end) {
-  const MatmulKernel& kernel = p.kernel;
-  const int64_t mr = kernel.mr, nr = kernel.nr, tile = mr * nr;
-  const int64_t a_panel = p.k * mr * kernel.bytes_per_k;
-  const int64_t b_panel = p.k * nr * kernel.bytes_per_k;
-  const int64_t blocks = std::max<int64_t>(1, ceil_div(p.k, kernel.k_block));
-  const int64_t block = round_up(ceil_div(p.k, blocks), kernel.k_unit);
-  alignas(64) float single[kMostTile];
-  thread_local Scratch scratch;
-  float* partial = single;
-  if (blocks > 1) {
-    const size_t tiles = static_cast<size_t>((i_end - i_begin) * (j_end - j_begin));
-    partial = static_cast<float*>(scratch.reserve(tiles * tile * sizeof(float)));
-  }
-  if (kernel.begin) kernel.begin();
-  for (int64_t k_begin = 0; k_begin < p.k; k_begin += block) {
-    const int64_t k_count = std::min(block, p.k - k_begin);
-    const bool first = k_begin == 0, last = k_begin + k_count == p.k;
-    for (int64_t j = j_begin; j < j_end; ++j) {
-      const char* b = p.b + j * b_panel + k_begin * nr * kernel.bytes_per_k;
-      const int64_t columns = std::min(nr, p.n - j * nr), column = p.column + j * nr;
-      for (int64_t i = i_begin; i < i_end; ++i) {
-        const char* a = p.a + i * a_panel + k_begin * mr * kernel.bytes_per_k;
-        const int64_t rows = std::min(mr, p.m - i * mr), row = p.row + i * mr;
-        if (p.d.dtype == DType::f32 && rows == mr && columns == nr) {
-          float* d = p.d.at_f32(row, column);
-          kernel.multiply(k_count, a, b, d, p.d.stride, !first || p.accumulate);
-          if (last && p.bias.data) {
-            write_block(d, p.d.stride, rows, columns, p.d, row, column, p.bias, false);
-          }
-          continue;
-        }
-        float* sum = single;
-        if (blocks > 1) sum = partial + ((j - j_begin) * (i_end - i_begin) + i - i_begin) * tile;
-        kernel.multiply(k_count, a, b, sum, nr, !first);
-        if (last) {
-          write_block(sum, nr, rows, columns, p.d, row, column, p.bias, p.accumulate);
-        }
-      }
-    }
-  }
-  if (kernel.end) kernel.end();
-}
-
-void multiply_packed(const PackedProduct& p) {
-  const int64_t m_panels = ceil_div(p.m, p.kernel.mr), n_panels = ceil_div(p.n, p.kernel.nr);
-  int64_t i_step = std::min<int64_t>(p.kernel.m_panels, m_panels);
-  int64_t j_step = std::min<int64_t>(p.kernel.n_panels, n_panels);
-  // Enough pieces that the last ones do not leave threads idle for long.
-  const int64_t enough = omp_in_parallel() || !p.parallel ? 1 : 8 * omp_get_max_threads();
-  const auto pieces = [&] { return ceil_div(m_panels, i_step) * ceil_div(n_panels, j_step); };
-  while (pieces() < enough && i_step * j_step > 1) {
-    const bool cut_rows =
-        j_step == 1 || (i_step > 1 && i_step * p.kernel.mr >= j_step * p.kernel.nr);
-    (cut_rows ? i_step : j_step) /= 2;
-  }
-  const int64_t i_pieces = ceil_div(m_panels, i_step);
-  for_each(p.parallel, pieces(), [&](int64_t piece) {
-    const int64_t i = piece % i_pieces * i_step, j = piece / i_pieces * j_step;
-    multiply_piece(p, i, std::min(i + i_step, m_panels), j, std::min(j + j_step, n_panels));
-  });
-}
-
 // An operand as stored; element (i, p) is row i of A or column i of B, value p of k.
 struct Operand {
   const void* data;
   int64_t stride;
   bool k_contiguous;
   DType dtype;
+
+  const char* at(int64_t i, int64_t p) const {
+    const int64_t offset = k_contiguous ? i * stride + p : p * stride + i;
+    return static_cast<const char*>(data) + offset * static_cast<int64_t>(size_of(dtype));
+  }
+  Strip strip(int64_t i, int64_t width, int64_t p, int64_t k) const {
+    return {at(i, p), stride, k_contiguous, width, k};
+  }
 };
 
-// Packs rows [begin, begin + count) and values [k_begin, k_begin + k) of an operand.
-struct PackRange {
-  int64_t begin, count, k_begin, k;
+// A product over the rows of A, some columns of B and a range of k.
+struct Product {
+  const MatmulKernel& kernel;
+  Operand a, b;
+  int64_t m, n, k;
+  int64_t b_begin, k_begin;  // first column of B, and of k
+  Output d;
+  int64_t d_column;  // of the product within d
+  Bias bias;
+  bool accumulate;
   bool parallel;
+
+  int64_t m_panels() const { return ceil_div(m, kernel.mr); }
+  int64_t n_panels() const { return ceil_div(n, kernel.nr); }
+  int64_t rows(int64_t panel) const { return std::min<int64_t>(kernel.mr, m - panel * kernel.mr); }
+  int64_t columns(int64_t panel) const {
+    return std::min<int64_t>(kernel.nr, n - panel * kernel.nr);
+  }
+  int64_t a_panel_bytes() const {
+    return kernel.mr * (kernel.reads_rows ? packed_row_bytes(k)
+                                          : round_up(k, kernel.k_unit) * kernel.bytes_per_k);
+  }
+  int64_t b_panel_bytes() const {
+    return round_up(k, kernel.k_unit) * kernel.nr * kernel.bytes_per_k;
+  }
+  void pack_a(int64_t panel, char* to) const {
+    kernel.pack_a(a.strip(panel * kernel.mr, rows(panel), k_begin, k), to);
+  }
+  void pack_b(int64_t panel, char* to) const {
+    kernel.pack_b(b.strip(b_begin + panel * kernel.nr, columns(panel), k_begin, k), to);
+  }
+  // Whether whole panels of A can be read where they lie: no padding of k, no split cache lines.
+  bool reads_rows() const {
+    return kernel.reads_rows && a.k_contiguous && k % kernel.k_unit == 0 &&
+           a.stride * static_cast<int64_t>(size_of(a.dtype)) % 64 == 0 &&
+           reinterpret_cast<uintptr_t>(a.at(0, k_begin)) % 64 == 0;
+  }
 };
-void pack_operand(const MatmulKernel& kernel, bool is_a, const Operand& x, const PackRange& range,
-                  char* to) {
-  const int64_t panel = is_a ? kernel.mr : kernel.nr;
-  const int64_t panels = ceil_div(range.count, panel);
-  const auto pack = is_a ? kernel.pack_a : kernel.pack_b;
-  // A multiple of every k_unit; a unit of work of a few microseconds.
-  constexpr int64_t kSlice = 512;
-  const int64_t k_padded = round_up(range.k, kernel.k_unit);
-  const int64_t slices = ceil_div(range.k, kSlice);
-  for_each(range.parallel, panels * slices, [&](int64_t unit) {
-    const int64_t i = unit / slices * panel, p = unit % slices * kSlice;
-    const int64_t row = range.begin + i, k = range.k_begin + p;
-    const int64_t offset = x.k_contiguous ? row * x.stride + k : k * x.stride + row;
-    pack({.data = static_cast<const char*>(x.data) + offset * size_of(x.dtype),
-          .stride = x.stride,
-          .k_contiguous = x.k_contiguous,
-          .width = std::min(panel, range.count - i),
-          .k = std::min(kSlice, range.k - p)},
-         to + (i * k_padded + p * panel) * kernel.bytes_per_k);
+
+// Panels of an operand.
+struct Range {
+  int64_t begin, end;
+  int64_t count() const { return end - begin; }
+};
+
+struct PanelA {
+  const char* data;
+  int64_t stride;  // bytes between rows, where they are read
+};
+
+// Computes one strip of panels of D; the narrower side should be one panel. `panel_a(i)` gives a
+// panel of A, `panel_b(j)` one of B.
+template <typename PanelsOfA, typename PanelsOfB>
+void multiply_strip(const Product& p, const Range& i_range, const Range& j_range,
+                    const PanelsOfA& panel_a, const PanelsOfB& panel_b) {
+  const MatmulKernel& kernel = p.kernel;
+  const int64_t mr = kernel.mr, nr = kernel.nr, tile = mr * nr;
+  const int64_t a_step = kernel.bytes_per_k * (kernel.reads_rows ? 1 : mr);
+  const int64_t k_padded = round_up(p.k, kernel.k_unit);
+  const int64_t blocks = ceil_div(k_padded, kernel.k_block);
+  const int64_t block = round_up(ceil_div(k_padded, blocks), kernel.k_unit);
+  alignas(64) float single[kMostTile];
+  thread_local Scratch scratch;
+  float* partial = single;
+  if (blocks > 1) {
+    partial = static_cast<float*>(scratch.reserve(
+        static_cast<size_t>(i_range.count() * j_range.count() * tile) * sizeof(float)));
+  }
+  for (int64_t k = 0; k < k_padded; k += block) {
+    const int64_t k_count = std::min(block, k_padded - k);
+    const bool first = k == 0, last = k + k_count == k_padded;
+    float* sum = partial;
+    for (int64_t j = j_range.begin; j < j_range.end; ++j) {
+      const char* b = panel_b(j) + k * nr * kernel.bytes_per_k;
+      const int64_t columns = p.columns(j), column = p.d_column + j * nr;
+      for (int64_t i = i_range.begin; i < i_range.end; ++i) {
+        const PanelA a = panel_a(i);
+        const int64_t rows = p.rows(i), row = i * mr;
+        TileProduct product{.k = k_count, .a = a.data + k * a_step, .a_stride = a.stride, .b = b};
+        if (p.d.dtype == DType::f32 && rows == mr && columns == nr) {
+          float* d = p.d.at_f32(row, column);
+          product.c = d;
+          product.ldc = p.d.stride;
+          product.add = !first || p.accumulate;
+          kernel.multiply(product);
+          if (last && p.bias.data) {
+            write_block(d, p.d.stride, rows, columns, p.d, row, column, p.bias, false);
+          }
+          continue;
+        }
+        product.c = sum;
+        product.ldc = nr;
+        product.add = !first;
+        kernel.multiply(product);
+        if (last) {
+          write_block(sum, nr, rows, columns, p.d, row, column, p.bias, p.accumulate);
+        }
+        if (blocks > 1) sum += tile;
+      }
+    }
+  }
+}
+
+// A block of B in L2; rows of A pass where they lie, but for a last panel that needs padding.
+void multiply_rows_in_place(const Product& p, const Range& i_range, const Range& j_range) {
+  thread_local Scratch a_scratch, b_scratch;
+  const int64_t b_panel = p.b_panel_bytes();
+  auto* b = static_cast<char*>(b_scratch.reserve(static_cast<size_t>(j_range.count() * b_panel)));
+  for (int64_t j = j_range.begin; j < j_range.end; ++j)
+    p.pack_b(j, b + (j - j_range.begin) * b_panel);
+  const int64_t lda = p.a.stride * static_cast<int64_t>(size_of(p.a.dtype));
+  for (int64_t i = i_range.begin; i < i_range.end; ++i) {
+    PanelA a{p.a.at(i * p.kernel.mr, p.k_begin), lda};
+    if (p.rows(i) < p.kernel.mr) {
+      auto* packed = static_cast<char*>(a_scratch.reserve(static_cast<size_t>(p.a_panel_bytes())));
+      p.pack_a(i, packed);
+      a = {packed, packed_row_bytes(p.k)};
+    }
+    multiply_strip(
+        p, {i, i + 1}, j_range, [&](int64_t) { return a; },
+        [&](int64_t j) { return b + (j - j_range.begin) * b_panel; });
+  }
+}
+
+// A block of A in L2, past which panels of B go.
+void multiply_packed(const Product& p, const char* b, const Range& i_range, const Range& j_range) {
+  thread_local Scratch scratch;
+  const int64_t a_panel = p.a_panel_bytes(), b_panel = p.b_panel_bytes();
+  auto* a = static_cast<char*>(scratch.reserve(static_cast<size_t>(i_range.count() * a_panel)));
+  for (int64_t i = i_range.begin; i < i_range.end; ++i)
+    p.pack_a(i, a + (i - i_range.begin) * a_panel);
+  const int64_t stride = packed_row_bytes(p.k);
+  for (int64_t j = j_range.begin; j < j_range.end; ++j) {
+    multiply_strip(
+        p, i_range, {j, j + 1},
+        [&](int64_t i) {
+          return PanelA{a + (i - i_range.begin) * a_panel, stride};
+        },
+        [&](int64_t j) { return b + j * b_panel; });
+  }
+}
+
+// How many parts to cut the panels of both operands into: parts of the operand that stays hold at
+// most `most` panels; few parts are made a multiple of the threads, so that all end together.
+struct Cut {
+  int64_t staying, passing;
+};
+Cut cut(int64_t staying_panels, int64_t passing_panels, int64_t most, int64_t threads) {
+  constexpr int64_t kLeast = 4;  // panels in a part
+  Cut parts{ceil_div(staying_panels, std::max<int64_t>(most, 1)), 1};
+  if (parts.staying >= 8 * threads || threads == 1) return parts;
+  const int64_t even = round_up(parts.staying, threads);
+  if (even * kLeast <= staying_panels) {
+    parts.staying = even;
+  } else {
+    parts.passing =
+        std::clamp<int64_t>(passing_panels / kLeast, 1, threads / std::gcd(parts.staying, threads));
+  }
+  return parts;
+}
+
+Range part_of(int64_t count, int64_t parts, int64_t part) {
+  return {count * part / parts, count * (part + 1) / parts};
+}
+
+void multiply(const Product& p) {
+  const MatmulKernel& kernel = p.kernel;
+  const int64_t threads = p.parallel && !omp_in_parallel() ? omp_get_max_threads() : 1;
+  const int64_t m_panels = p.m_panels(), n_panels = p.n_panels();
+  if (p.reads_rows()) {
+    const Cut parts = cut(n_panels, m_panels, kernel.block_bytes / p.b_panel_bytes(), threads);
+    return for_each(p.parallel, parts.staying * parts.passing, [&](int64_t piece) {
+      if (kernel.begin) kernel.begin();
+      multiply_rows_in_place(p, part_of(m_panels, parts.passing, piece % parts.passing),
+                             part_of(n_panels, parts.staying, piece / parts.passing));
+      if (kernel.end) kernel.end();
+    });
+  }
+  thread_local Scratch scratch;
+  const int64_t b_panel = p.b_panel_bytes();
+  auto* b = static_cast<char*>(scratch.reserve(static_cast<size_t>(n_panels * b_panel)));
+  for_each(p.parallel, n_panels, [&](int64_t j) { p.pack_b(j, b + j * b_panel); });
+  const Cut parts = cut(m_panels, n_panels, kernel.block_bytes / p.a_panel_bytes(), threads);
+  for_each(p.parallel, parts.staying * parts.passing, [&](int64_t piece) {
+    if (kernel.begin) kernel.begin();
+    multiply_packed(p, b, part_of(m_panels, parts.staying, piece / parts.passing),
+                    part_of(n_panels, parts.passing, piece % parts.passing));
+    if (kernel.end) kernel.end();
   });
 }
 
@@ -303,55 +406,45 @@ void matmul(Stream, const Matmul& p) {
     });
   }
   const MatmulKernel& kernel = matmul_kernel(p.input_dtype);
-  const int64_t k_chunk = round_up(ceil_div(p.k, ceil_div(p.k, kMostK)), 512);
+  const int64_t k_chunk = round_up(ceil_div(p.k, ceil_div(p.k, kMostK)), kKMultiple);
   const bool several_k = p.k > k_chunk;
-  const int64_t k_most = round_up(std::min(p.k, k_chunk), kernel.k_unit);
-  const int64_t m_chunk = std::min(p.m, kMostPacked / k_most / kernel.mr * kernel.mr);
-  const int64_t n_chunk = std::min(p.n, kMostPacked / k_most / kernel.nr * kernel.nr);
-  thread_local Scratch a_scratch, b_scratch, sum_scratch;
-  auto* a_packed = static_cast<char*>(a_scratch.reserve(
-      static_cast<size_t>(round_up(m_chunk, kernel.mr) * k_most * kernel.bytes_per_k)));
-  auto* b_packed = static_cast<char*>(b_scratch.reserve(
-      static_cast<size_t>(round_up(n_chunk, kernel.nr) * k_most * kernel.bytes_per_k)));
+  // D in bf16 cannot hold the sums between passes over k; a matrix of whole tiles does.
+  const bool separate_sums = several_k && d.dtype == DType::bf16;
+  int64_t n_most = kMostPacked / std::min(p.k, k_chunk);
+  if (separate_sums) n_most = std::min(n_most, kMostPacked / p.m);
+  const int64_t n_chunk = std::max<int64_t>(n_most / kernel.nr, 1) * kernel.nr;
+  thread_local Scratch sum_scratch;
 
-  for (int64_t m = 0; m < p.m; m += m_chunk) {
-    const int64_t m_count = std::min(m_chunk, p.m - m);
-    for (int64_t n = 0; n < p.n; n += n_chunk) {
-      const int64_t n_count = std::min(n_chunk, p.n - n);
-      // D in bf16 cannot hold the sums between passes over k; a matrix of whole tiles does.
-      const bool separate_sums = several_k && d.dtype == DType::bf16;
-      Output sums = d;
-      if (separate_sums) {
-        const int64_t rows = round_up(m_count, kernel.mr), columns = round_up(n_count, kernel.nr);
-        sums = {sum_scratch.reserve(static_cast<size_t>(rows * columns) * sizeof(float)), columns,
-                DType::f32};
-      }
-      for (int64_t k = 0; k < p.k; k += k_chunk) {
-        const int64_t k_count = std::min(k_chunk, p.k - k);
-        const bool last = k + k_count == p.k;
-        if (several_k || n == 0) {
-          pack_operand(kernel, true, a, {m, m_count, k, k_count, parallel}, a_packed);
-        }
-        pack_operand(kernel, false, b, {n, n_count, k, k_count, parallel}, b_packed);
-        multiply_packed({.kernel = kernel,
-                         .a = a_packed,
-                         .b = b_packed,
-                         .m = m_count,
-                         .n = n_count,
-                         .k = round_up(k_count, kernel.k_unit),
-                         .d = sums,
-                         .row = separate_sums ? 0 : m,
-                         .column = separate_sums ? 0 : n,
-                         .bias = last && !separate_sums ? bias : Bias{},
-                         .accumulate = k > 0 || (p.accumulate && !separate_sums),
-                         .parallel = parallel});
-      }
-      if (separate_sums) {
-        parallel_for_ranges(m_count, 8, [&](int64_t begin, int64_t end) {
-          write_block(sums.at_f32(begin, 0), sums.stride, end - begin, n_count, d, m + begin, n,
-                      bias, p.accumulate);
-        });
-      }
+  for (int64_t n = 0; n < p.n; n += n_chunk) {
+    const int64_t n_count = std::min(n_chunk, p.n - n);
+    Output sums = d;
+    if (separate_sums) {
+      const int64_t rows = round_up(p.m, kernel.mr), columns = round_up(n_count, kernel.nr);
+      sums = {sum_scratch.reserve(static_cast<size_t>(rows * columns) * sizeof(float)), columns,
+              DType::f32};
+    }
+    for (int64_t k = 0; k < p.k; k += k_chunk) {
+      const int64_t k_count = std::min(k_chunk, p.k - k);
+      const bool last = k + k_count == p.k;
+      multiply({.kernel = kernel,
+                .a = a,
+                .b = b,
+                .m = p.m,
+                .n = n_count,
+                .k = k_count,
+                .b_begin = n,
+                .k_begin = k,
+                .d = sums,
+                .d_column = separate_sums ? 0 : n,
+                .bias = last && !separate_sums ? bias : Bias{},
+                .accumulate = k > 0 || (p.accumulate && !separate_sums),
+                .parallel = parallel});
+    }
+    if (separate_sums) {
+      parallel_for_ranges(p.m, 8, [&](int64_t begin, int64_t end) {
+        write_block(sums.at_f32(begin, 0), sums.stride, end - begin, n_count, d, begin, n, bias,
+                    p.accumulate);
+      });
     }
   }
 }

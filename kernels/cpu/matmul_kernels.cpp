@@ -30,15 +30,13 @@ void pack(const Strip& s, void* to) {
 }
 
 template <typename Vector, int kRows, int kVectors>
-inline __attribute__((always_inline)) void multiply(int64_t k, const void* a_panel,
-                                                    const void* b_panel, float* c, int64_t ldc,
-                                                    bool add) {
+inline __attribute__((always_inline)) void multiply(const TileProduct& t) {
   constexpr int kLanes = sizeof(Vector) / sizeof(float);
   typedef Vector Unaligned __attribute__((aligned(4), may_alias));
-  const auto* a = static_cast<const float*>(a_panel);
-  const auto* b = static_cast<const float*>(b_panel);
+  const auto* a = static_cast<const float*>(t.a);
+  const auto* b = static_cast<const float*>(t.b);
   Vector sum[kRows][kVectors] = {};
-  for (int64_t p = 0; p < k; ++p, a += kRows, b += kVectors * kLanes) {
+  for (int64_t p = 0; p < t.k; ++p, a += kRows, b += kVectors * kLanes) {
     Vector y[kVectors];
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) y[j] = *reinterpret_cast<const Unaligned*>(b + j * kLanes);
@@ -53,8 +51,8 @@ inline __attribute__((always_inline)) void multiply(int64_t k, const void* a_pan
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
-      auto* to = reinterpret_cast<Unaligned*>(c + i * ldc + j * kLanes);
-      *to = add ? *to + sum[i][j] : sum[i][j];
+      auto* to = reinterpret_cast<Unaligned*>(t.c + i * t.ldc + j * kLanes);
+      *to = t.add ? *to + sum[i][j] : sum[i][j];
     }
   }
 }
@@ -62,27 +60,45 @@ inline __attribute__((always_inline)) void multiply(int64_t k, const void* a_pan
 typedef float Vector4 __attribute__((vector_size(16)));
 typedef float Vector8 __attribute__((vector_size(32)));
 
-void multiply_portable(int64_t k, const void* a, const void* b, float* c, int64_t ldc, bool add) {
-  multiply<Vector4, 4, 2>(k, a, b, c, ldc, add);
+void multiply_portable(const TileProduct& t) {
+  multiply<Vector4, 4, 2>(t);
 }
 
-constexpr MatmulKernel kPortable[2] = {
-    {"portable", 4, 8, 1, 4, 256, 16, 16, pack<float, 4>, pack<float, 8>, multiply_portable,
-     nullptr, nullptr},
-    {"portable (bf16 widened)", 4, 8, 1, 4, 256, 16, 16, pack<BFloat16, 4>, pack<BFloat16, 8>,
-     multiply_portable, nullptr, nullptr}};
+template <typename T>
+constexpr MatmulKernel portable(const char* name) {
+  return {.name = name,
+          .mr = 4,
+          .nr = 8,
+          .k_unit = 1,
+          .bytes_per_k = 4,
+          .k_block = 256,
+          .block_bytes = 128 << 10,
+          .reads_rows = false,
+          .pack_a = pack<T, 4>,
+          .pack_b = pack<T, 8>,
+          .multiply = multiply_portable,
+          .begin = nullptr,
+          .end = nullptr};
+}
+constexpr MatmulKernel kPortable[2] = {portable<float>("portable"),
+                                       portable<BFloat16>("portable (bf16 widened)")};
 
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) void multiply_avx2(int64_t k, const void* a, const void* b,
-                                                       float* c, int64_t ldc, bool add) {
-  multiply<Vector8, 6, 2>(k, a, b, c, ldc, add);
+__attribute__((target("avx2,fma"))) void multiply_avx2(const TileProduct& t) {
+  multiply<Vector8, 6, 2>(t);
 }
 
-constexpr MatmulKernel kAvx2[2] = {
-    {"avx2", 6, 16, 1, 4, 256, 16, 16, pack<float, 6>, pack<float, 16>, multiply_avx2, nullptr,
-     nullptr},
-    {"avx2 (bf16 widened)", 6, 16, 1, 4, 256, 16, 16, pack<BFloat16, 6>, pack<BFloat16, 16>,
-     multiply_avx2, nullptr, nullptr}};
+template <typename T>
+constexpr MatmulKernel avx2(const char* name) {
+  MatmulKernel kernel = portable<T>(name);
+  kernel.mr = 6;
+  kernel.nr = 16;
+  kernel.pack_a = pack<T, 6>;
+  kernel.pack_b = pack<T, 16>;
+  kernel.multiply = multiply_avx2;
+  return kernel;
+}
+constexpr MatmulKernel kAvx2[2] = {avx2<float>("avx2"), avx2<BFloat16>("avx2 (bf16 widened)")};
 
 // Linux lets a process use the tile registers only after it asked (arch_prctl, since 5.16).
 bool request_tiles() {

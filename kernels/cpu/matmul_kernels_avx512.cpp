@@ -2,6 +2,8 @@
 // whatever the build's own is; called only where instruction_set() found them.
 #include "kernels/cpu/matmul_kernels.h"
 
+#include <type_traits>
+
 #if defined(__x86_64__)
 
 #pragma GCC diagnostic push
@@ -76,12 +78,21 @@ struct Float32Words {
 
 struct BFloat16Words {
   static constexpr int64_t kPerWord = 2;
+  static __m256i load16(const BFloat16* x) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  }
   static __m512i along_k(const Strip& s, int64_t i, int64_t p) {
     const auto* x = static_cast<const BFloat16*>(s.data) + i * s.stride + p;
     return _mm512_maskz_loadu_epi16(first32(s.k - p), x);
   }
-  static __m512i across(const Strip& s, int64_t i, int64_t p) {
+  template <typename Whole = std::false_type>  // whole: 16 rows and two values exist
+  static __m512i across(const Strip& s, int64_t i, int64_t p, Whole whole = {}) {
     const auto* x = static_cast<const BFloat16*>(s.data) + p * s.stride + i;
+    if constexpr (whole) {
+      const __m512i even = _mm512_cvtepu16_epi32(load16(x));
+      const __m512i odd = _mm512_cvtepu16_epi32(load16(x + s.stride));
+      return _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+    }
     const __mmask16 mask = first16(s.width - i);
     const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x));
     if (p + 1 >= s.k) return low;
@@ -150,16 +161,23 @@ void pack_word_major(const Strip& s, void* to) {
   }
 }
 
-// Layout of AMX's left operand: [16 words][32 rows][word within the 16].
+// Row-major, as AMX takes its left operand.
 void pack_amx_rows(const Strip& s, void* to) {
-  auto* out = static_cast<uint32_t*>(to);
-  for (int64_t p = 0; p < s.k; p += 32) {
-    for (int64_t i = 0; i < 32; i += kLanes, out += kLanes * kLanes) {
+  auto* out = static_cast<char*>(to);
+  const int64_t stride = packed_row_bytes(s.k);
+  for (int64_t p = 0; p < s.k; p += 32, out += 64) {
+    for (int64_t i = 0; i < 32; i += kLanes) {
       __m512i block[kLanes];
       if (s.k_contiguous) {
         for (int64_t t = 0; t < kLanes; ++t) {
           block[t] = i + t < s.width ? BFloat16Words::along_k(s, i + t, p) : _mm512_setzero_si512();
         }
+      } else if (i + kLanes <= s.width && p + 32 <= s.k) {
+#pragma GCC unroll 16
+        for (int64_t t = 0; t < kLanes; ++t) {
+          block[t] = BFloat16Words::across(s, i, p + 2 * t, std::true_type{});
+        }
+        transpose(block);
       } else {
         for (int64_t t = 0; t < kLanes; ++t) {
           block[t] =
@@ -167,7 +185,8 @@ void pack_amx_rows(const Strip& s, void* to) {
         }
         transpose(block);
       }
-      for (int64_t t = 0; t < kLanes; ++t) _mm512_storeu_si512(out + t * kLanes, block[t]);
+#pragma GCC unroll 16
+      for (int64_t t = 0; t < kLanes; ++t) _mm512_storeu_si512(out + (i + t) * stride, block[t]);
     }
   }
 }
@@ -192,18 +211,17 @@ inline __attribute__((always_inline)) void write_tile(__m512 (&sum)[kRows][2], f
   }
 }
 
-void multiply_f32(int64_t k, const void* a_panel, const void* b_panel, float* c, int64_t ldc,
-                  bool add) {
-  const auto* a = static_cast<const float*>(a_panel);
-  const auto* b = static_cast<const float*>(b_panel);
+void multiply_f32(const TileProduct& tile) {
+  const auto* a = static_cast<const float*>(tile.a);
+  const auto* b = static_cast<const float*>(tile.b);
   for (int i = 0; i < kRows; ++i) {
-    _mm_prefetch(reinterpret_cast<const char*>(c + i * ldc), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(c + i * ldc + 16), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(tile.c + i * tile.ldc), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(tile.c + i * tile.ldc + 16), _MM_HINT_T0);
   }
   __m512 sum[kRows][2];
 #pragma GCC unroll 14
   for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-  for (int64_t p = 0; p < k; ++p) {
+  for (int64_t p = 0; p < tile.k; ++p) {
     const __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
@@ -214,17 +232,16 @@ void multiply_f32(int64_t k, const void* a_panel, const void* b_panel, float* c,
     a += kRows;
     b += kColumns;
   }
-  write_tile(sum, c, ldc, add);
+  write_tile(sum, tile.c, tile.ldc, tile.add);
 }
 
-void multiply_bf16(int64_t k, const void* a_panel, const void* b_panel, float* c, int64_t ldc,
-                   bool add) {
-  const auto* a = static_cast<const int*>(a_panel);
-  const auto* b = static_cast<const int*>(b_panel);
+void multiply_bf16(const TileProduct& tile) {
+  const auto* a = static_cast<const int*>(tile.a);
+  const auto* b = static_cast<const int*>(tile.b);
   __m512 sum[kRows][2];
 #pragma GCC unroll 14
   for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-  for (int64_t p = 0; p < k; p += 2) {
+  for (int64_t p = 0; p < tile.k; p += 2) {
     const auto b0 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b));
     const auto b1 = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + 16));
 #pragma GCC unroll 14
@@ -236,18 +253,17 @@ void multiply_bf16(int64_t k, const void* a_panel, const void* b_panel, float* c
     a += kRows;
     b += kColumns;
   }
-  write_tile(sum, c, ldc, add);
+  write_tile(sum, tile.c, tile.ldc, tile.add);
 }
 
-void multiply_amx(int64_t k, const void* a_panel, const void* b_panel, float* c, int64_t ldc,
-                  bool add) {
-  const auto* a = static_cast<const char*>(a_panel);
-  const auto* b = static_cast<const char*>(b_panel);
-  const int64_t row = ldc * static_cast<int64_t>(sizeof(float));
-  float* lower = c + 16 * ldc;
-  if (add) {
-    _tile_loadd(0, c, row);
-    _tile_loadd(1, c + 16, row);
+void multiply_amx(const TileProduct& tile) {
+  const auto* a = static_cast<const char*>(tile.a);
+  const auto* b = static_cast<const char*>(tile.b);
+  const int64_t a_row = tile.a_stride, row = tile.ldc * static_cast<int64_t>(sizeof(float));
+  float *upper = tile.c, *lower = tile.c + 16 * tile.ldc;
+  if (tile.add) {
+    _tile_loadd(0, upper, row);
+    _tile_loadd(1, upper + 16, row);
     _tile_loadd(2, lower, row);
     _tile_loadd(3, lower + 16, row);
   } else {
@@ -256,18 +272,18 @@ void multiply_amx(int64_t k, const void* a_panel, const void* b_panel, float* c,
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int64_t p = 0; p < k; p += 32, a += 2048, b += 2048) {
+  for (int64_t p = 0; p < tile.k; p += 32, a += 64, b += 2048) {
+    _tile_loadd(4, a, a_row);
     _tile_loadd(6, b, 128);
-    _tile_loadd(4, a, 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b + 64, 128);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a + 1024, 64);
+    _tile_loadd(5, a + 16 * a_row, a_row);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, c, row);
-  _tile_stored(1, c + 16, row);
+  _tile_stored(0, upper, row);
+  _tile_stored(1, upper + 16, row);
   _tile_stored(2, lower, row);
   _tile_stored(3, lower + 16, row);
 }
@@ -294,8 +310,8 @@ constexpr MatmulKernel kFloat32 = {
     .k_unit = 1,
     .bytes_per_k = 4,
     .k_block = 256,
-    .m_panels = 16,
-    .n_panels = 8,
+    .block_bytes = 768 << 10,
+    .reads_rows = false,
     .pack_a = pack_word_major<Float32Words, kRows, 1>,
     .pack_b = pack_word_major<Float32Words, kColumns, 1>,
     .multiply = multiply_f32,
@@ -319,8 +335,8 @@ constexpr MatmulKernel kBFloat16 = {
     .k_unit = 2,
     .bytes_per_k = 2,
     .k_block = 512,
-    .m_panels = 16,
-    .n_panels = 8,
+    .block_bytes = 768 << 10,
+    .reads_rows = false,
     .pack_a = pack_word_major<BFloat16Words, kRows, 1>,
     .pack_b = pack_word_major<BFloat16Words, kColumns, 1>,
     .multiply = multiply_bf16,
@@ -335,8 +351,8 @@ constexpr MatmulKernel kAmx = {
     .k_unit = 32,
     .bytes_per_k = 2,
     .k_block = 256,
-    .m_panels = 8,
-    .n_panels = 8,
+    .block_bytes = 1 << 20,
+    .reads_rows = true,
     .pack_a = pack_amx_rows,
     .pack_b = pack_word_major<BFloat16Words, 32, 16>,
     .multiply = multiply_amx,
