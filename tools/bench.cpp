@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "engine/core/file_io.h"
 #include "engine/profile/bench_models.h"
 #include "engine/profile/kernel_benchmark.h"
 #include "engine/profile/machine_rates.h"
@@ -55,6 +54,10 @@ double load_average() {
 
 double giga(double value) {
   return value / 1e9;
+}
+
+double gibi(size_t bytes) {
+  return static_cast<double>(bytes) / (1 << 30);
 }
 
 RecomputePolicy parse_recompute(const std::string& name) {
@@ -163,10 +166,9 @@ void print_train(const TrainReport& report, const ModelOptions& options, const B
   const double most = std::max(report.memory.update, report.memory.copy);
   fmt::print("AdamW   {:.1f} GB/s best, {:.0f} % of the {:.1f} GB/s of memory\n", giga(rate),
              100 * rate / most, giga(most));
-  fmt::print(
-      "memory  planned {} ({}), arena {} of {}, resident set at most {} ({} before the model)\n",
-      format_bytes(b.plan.total()), describe(b.plan), format_bytes(b.arena_peak),
-      format_bytes(b.plan.arena), format_bytes(b.resident_peak), format_bytes(b.resident_before));
+  fmt::print("memory  planned {:.2f} GiB ({})\n", gibi(b.plan.total()), describe(b.plan));
+  fmt::print("        arena {:.2f} of {:.2f} GiB used, resident set at most {:.2f} GiB\n",
+             gibi(b.arena_peak), gibi(b.plan.arena), gibi(b.resident_peak));
   fmt::print("loss    {:.4f} at first, {:.4f} at last (random tokens)\n", b.first_loss,
              b.last_loss);
   fmt::print("load    {:.1f} (1-minute average)\n", report.load);

@@ -5,8 +5,11 @@
   python bench/peers/compare.py --engine build/tools/engine --case gpt2-124m:bf16 --rounds 3
 
 Each round runs ours, then the peer, each in a process of its own, so that whatever else the machine
-does meets both alike. Medians are over all steps of all rounds; "best" is the fastest step. Needs
-torch and transformers in the Python that runs this (or --python).
+does meets both alike. Medians are over all steps of all rounds; "best" is the fastest step; "cpu"
+compares the processor time of a step, which other programs disturb least. Ratios of speed are ours
+to the peer's, so more is better; ratios of memory likewise, so less is better: of the peak resident
+set, and of its growth after the libraries were loaded. Needs torch and transformers in the Python
+that runs this (or --python).
 """
 
 import argparse
@@ -35,11 +38,12 @@ class Side:
     """All rounds of one program."""
 
     def __init__(self):
-        self.steps, self.results = [], []
+        self.steps, self.cpu, self.results = [], [], []
 
     def add(self, result):
         self.results.append(result)
         self.steps += [step["total"] for step in result["steps"]]
+        self.cpu += [step["cpu"] for step in result["steps"]]
 
     def tokens_per_second(self, summary):
         tokens = self.results[0]["batch"] * self.results[0]["length"]
@@ -48,10 +52,10 @@ class Side:
     def peak(self):
         return max(r["resident_peak_bytes"] for r in self.results)
 
-    def peak_without_program(self):
-        """What the step took: without libraries that were loaded before the model."""
-        before = "resident_before_bytes" if "resident_before_bytes" in self.results[0] else None
-        key = before or "resident_imported_bytes"
+    def growth(self):
+        """What the model and its steps took, without what was there before."""
+        before = {"resident_before_bytes", "resident_imported_bytes"} & self.results[0].keys()
+        key = before.pop()
         return max(r["resident_peak_bytes"] - r[key] for r in self.results)
 
 
@@ -68,11 +72,11 @@ def main():
     args = parser.parse_args()
 
     saved = []
-    columns = "| {:<22} | {:>10} | {:>10} | {:>10} | {:>10} | {:>13} | {:>8} | {:>8} | {:>6} | {:>11} | {:>11} |"
-    print(columns.format("case (peer's precision)", "ours tok/s", "ours best", "peer tok/s",
-                         "peer best", "ratio, best", "ours GiB", "peer GiB", "ratio",
-                         "less loading", "load"))
-    print(columns.format(*["---"] * 11))
+    heads = ["case (peer)", "tok/s", "peer", "ratio", "best", "peer", "ratio", "cpu ratio", "GiB",
+             "peer", "ratio", "growth", "load"]
+    line = "| {:<26} | " + " | ".join(["{:>9}"] * 12) + " |"
+    print(line.format(*heads))
+    print(line.format("---", *["---:"] * 12))
     for case in args.case or CASES:
         model, precision = case.split(":")
         peers = [precision] + (["bf16-pure"] if args.pure and precision == "bf16" else [])
@@ -94,17 +98,18 @@ def main():
                     loads.append(result["load_average"])
         for peer in peers:
             other = theirs[peer]
-            values = []
-            for side in (ours, other):
-                values += [side.tokens_per_second(statistics.median), side.tokens_per_second(min)]
+            median = [side.tokens_per_second(statistics.median) for side in (ours, other)]
+            best = [side.tokens_per_second(min) for side in (ours, other)]
+            cpu = [statistics.median(side.cpu) for side in (ours, other)]
             gib = [side.peak() / 2**30 for side in (ours, other)]
-            net = [side.peak_without_program() for side in (ours, other)]
-            print(columns.format(
-                case if peer == precision else f"{case} ({peer})",
-                *[f"{value:.0f}" for value in values],
-                f"{values[0] / values[2]:.2f}, {values[1] / values[3]:.2f}",
+            growth = [side.growth() for side in (ours, other)]
+            print(line.format(
+                f"{case} ({peer})",
+                f"{median[0]:.0f}", f"{median[1]:.0f}", f"{median[0] / median[1]:.2f}",
+                f"{best[0]:.0f}", f"{best[1]:.0f}", f"{best[0] / best[1]:.2f}",
+                f"{cpu[1] / cpu[0]:.2f}",
                 f"{gib[0]:.2f}", f"{gib[1]:.2f}", f"{gib[0] / gib[1]:.2f}",
-                f"{net[0] / net[1]:.2f}", f"{min(loads):.1f}-{max(loads):.1f}"), flush=True)
+                f"{growth[0] / growth[1]:.2f}", f"{min(loads):.1f}-{max(loads):.1f}"), flush=True)
             saved.append({"case": case, "peer": peer, "ours": ours.results,
                           "theirs": other.results})
     if args.save:

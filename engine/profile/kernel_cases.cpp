@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <cstring>
-#include <new>
 
+#include "engine/profile/block.h"
 #include "kernels/api/operations.h"
 
 namespace engine {
@@ -32,11 +32,7 @@ class Buffers {
     }
     return static_cast<T*>(static_cast<void*>(block));
   }
-  void* zeros(size_t bytes) {
-    std::byte* const block = take(bytes);
-    std::memset(block, 0, bytes);
-    return block;
-  }
+  void* zeros(size_t bytes) { return take(bytes); }
   float* zero_floats(int64_t count) {
     return static_cast<float*>(zeros(static_cast<size_t>(count) * sizeof(float)));
   }
@@ -48,11 +44,8 @@ class Buffers {
   }
 
  private:
-  // Aligned like the engine's own memory.
   std::byte* take(size_t bytes) {
-    constexpr std::align_val_t kAlignment{64};
-    blocks_.emplace_back(static_cast<std::byte*>(::operator new(bytes, kAlignment)),
-                         [](std::byte* block) { ::operator delete(block, kAlignment); });
+    blocks_.push_back(zeroed_block(bytes));
     return blocks_.back().get();
   }
   std::vector<std::shared_ptr<std::byte>> blocks_;

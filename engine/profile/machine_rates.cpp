@@ -1,8 +1,8 @@
 #include "engine/profile/machine_rates.h"
 
 #include <cstring>
-#include <memory>
 
+#include "engine/profile/block.h"
 #include "engine/profile/timing.h"
 #include "kernels/api/operations.h"
 #include "kernels/cpu/parallel.h"
@@ -15,9 +15,8 @@ double measure_matmul_flops(DType dtype, int64_t size) {
   const kernels::Stream stream;
   const kernels::Operations& ops = kernels::operations(stream);
   const size_t count = static_cast<size_t>(size * size), bytes = count * kernels::size_of(dtype);
-  const auto a = std::make_unique<std::byte[]>(bytes);  // zeros: the rate does not depend on values
-  const auto b = std::make_unique<std::byte[]>(bytes);
-  const auto d = std::make_unique<float[]>(count);
+  const auto a = zeroed_block(bytes), b = zeroed_block(bytes);  // values do not change the rate
+  const auto d = zeroed_block(count * sizeof(float));
   const kernels::Matmul product{.a = a.get(),
                                 .b = b.get(),
                                 .d = d.get(),
@@ -36,8 +35,8 @@ double measure_matmul_flops(DType dtype, int64_t size) {
 MemoryRates measure_memory(size_t bytes) {
   constexpr int64_t kPiece = 1 << 18;  // floats: 1 MiB
   const int64_t count = static_cast<int64_t>(bytes / sizeof(float)) / 2;
-  const auto storage = std::make_unique<float[]>(static_cast<size_t>(2 * count));
-  float* const a = storage.get();
+  const auto storage = zeroed_block(static_cast<size_t>(2 * count) * sizeof(float));
+  auto* const a = reinterpret_cast<float*>(storage.get());
   float* const b = a + count;
   const RepeatOptions repeat{.min_runs = 5, .max_runs = 50, .min_seconds = 0.5};
   const Timing copy = time_repeated(
