@@ -36,7 +36,9 @@ std::string Error::json() const {
   object["error"] = code_;
   object["message"] = message_;
   object["exit_code"] = static_cast<int>(exit_code_);
-  for (const auto& [label, text] : details_) object[label] = text;
+  for (const auto& [label, text] : details_) {  // a label may come twice
+    object[label] = object.contains(label) ? object[label].get<std::string>() + "\n" + text : text;
+  }
   return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
