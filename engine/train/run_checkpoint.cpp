@@ -132,12 +132,14 @@ uint64_t save_checkpoint(const fs::path& output_dir, int64_t step, Runtime& runt
 
 void rotate_checkpoints(const fs::path& output_dir, int64_t keep, int64_t newest_step) {
   std::error_code error;
-  // Directories that a killed process was writing.
+  // What a killed process was writing: every name of ours, with the endings of file_io.h.
   for (const auto& entry : fs::directory_iterator(output_dir, error)) {
     const std::string name = entry.path().filename();
-    const bool ours = name.starts_with(kPrefix) || name.starts_with("best.");
-    if (ours &&
-        (name.find(".tmp-") != std::string::npos || name.find(".old-") != std::string::npos)) {
+    const size_t end = std::min(name.find(".tmp-"), name.find(".old-"));
+    if (end == std::string::npos) continue;
+    const std::string target = name.substr(0, end);
+    if (target.starts_with(kPrefix) || target == "best" || target == "metrics.jsonl" ||
+        target == "config.resolved.yaml" || target == "trainer_state.json") {
       fs::remove_all(entry.path(), error);
     }
   }

@@ -305,7 +305,8 @@ RunSetup prepare_run(const TrainConfig& config) {
   if (setup.tokenizer) check_vocabulary(*setup.shape, *setup.tokenizer, tokenizer_path);
   check_lengths(*setup.shape, config);
   setup.generation_eos =
-      resolve_generation({}, setup.files.generation_config_json, where, setup.shape->info())
+      resolve_generation({.do_sample = false}, setup.files.generation_config_json, where,
+                         setup.shape->info())
           .options.eos_ids;
   if (setup.generation_eos.empty() && setup.tokenizer && setup.tokenizer->eos_id()) {
     setup.generation_eos = {*setup.tokenizer->eos_id()};
