@@ -71,6 +71,10 @@ nlohmann::json TrainingRun::shaping_settings() const {
   const RunConfig& train = config_.train;
   const DataAudit& audit = setup_.train->dataset().audit();
   const ScheduleConfig& s = config_.schedule;
+  const std::string model = setup_.shape->config_json().dump();
+  const auto optional = [](const auto& value) {
+    return value ? nlohmann::json(*value) : nlohmann::json(nullptr);
+  };
   return {{"total_steps", total_steps_},
           {"train.accumulation", train.accumulation},
           {"train.micro_batch_tokens", train.micro_batch_tokens.value_or(0)},
@@ -78,7 +82,6 @@ nlohmann::json TrainingRun::shaping_settings() const {
           {"train.seed", train.seed},
           {"train.precision", static_cast<int>(train.precision)},
           {"train.residual", static_cast<int>(train.residual)},
-          {"train.on_nonfinite", static_cast<int>(train.on_nonfinite)},
           {"train.max_grad_norm", train.max_grad_norm},
           {"train.loss_reduction", static_cast<int>(train.loss_reduction)},
           {"data.seed", config_.data_seed()},
@@ -86,14 +89,25 @@ nlohmann::json TrainingRun::shaping_settings() const {
           {"data.packing", static_cast<int>(config_.data.packing)},
           {"data.shuffle", static_cast<int>(config_.data.shuffle)},
           {"training rows", audit.rows},
+          {"data.drop_last", config_.data.drop_last},
           {"training tokens", audit.tokens},
+          {"trained tokens", audit.targets},
           {"optimizer.lr", config_.optimizer.lr},
           {"optimizer.beta1", config_.optimizer.beta1},
           {"optimizer.beta2", config_.optimizer.beta2},
+          {"optimizer.eps", config_.optimizer.eps},
           {"optimizer.weight_decay", config_.optimizer.weight_decay},
+          {"optimizer.weight_decay_mode", static_cast<int>(config_.optimizer.weight_decay_mode)},
           {"schedule.type", static_cast<int>(s.type)},
           {"schedule.warmup_steps", schedule_->warmup_steps()},
+          {"schedule.warmup_start", static_cast<int>(s.warmup_start)},
           {"schedule.min_lr_ratio", s.min_lr_ratio},
+          {"schedule.num_cycles", s.num_cycles},
+          {"schedule.decay_steps", optional(s.decay_steps)},
+          {"schedule.decay_ratio", optional(s.decay_ratio)},
+          {"schedule.decay_shape", static_cast<int>(s.decay_shape)},
+          {"model.dropout", optional(config_.model.dropout)},
+          {"model config (checksum)", fmt::format("{:08x}", crc32c(model.data(), model.size()))},
           {"parameters", setup_.shape->parameters().count()}};
 }
 
