@@ -1,0 +1,129 @@
+// The tape on whole models: recompute with dropout gives the same bits, memory falls in the order
+// promised and is all given back.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "engine/train/memory_plan.h"
+#include "models/registry.h"
+
+namespace engine {
+namespace {
+
+nlohmann::ordered_json config(const std::string& family) {
+  if (family == "gpt2") {
+    return {{"model_type", "gpt2"}, {"n_embd", 32},      {"n_layer", 4},
+            {"n_head", 4},          {"n_positions", 64}, {"vocab_size", 50},
+            {"resid_pdrop", 0.2},   {"embd_pdrop", 0.2}, {"attn_pdrop", 0.2}};
+  }
+  return {{"model_type", "llama"},    {"hidden_size", 32},
+          {"intermediate_size", 48},  {"num_hidden_layers", 4},
+          {"num_attention_heads", 4}, {"num_key_value_heads", 2},
+          {"vocab_size", 50},         {"max_position_embeddings", 64},
+          {"attention_dropout", 0.2}};
+}
+
+Batch batch_of(int64_t tokens, int64_t sequences, int64_t longest) {
+  Batch batch = example_batch({.tokens = tokens, .sequences = sequences, .longest = longest});
+  for (size_t i = 0; i < batch.input_ids.size(); ++i) {
+    batch.input_ids[i] = static_cast<int32_t>(i * 7 % 50);
+    batch.targets[i] = static_cast<int32_t>(i * 11 % 50);
+  }
+  return batch;
+}
+
+class Recompute : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Models, Recompute, ::testing::Values("gpt2", "llama"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(Recompute, SameBitsWithDropoutAndLessMemory) {
+  const Batch batch = batch_of(96, 4, 32);
+  for (const PrecisionPolicy precision :
+       {PrecisionPolicy::fp32(), PrecisionPolicy::bf16_residual_fp32()}) {
+    std::vector<std::vector<float>> first;
+    std::vector<float> first_losses;
+    std::vector<size_t> peaks;
+    for (const RecomputePolicy recompute :
+         {RecomputePolicy::none, RecomputePolicy::norms, RecomputePolicy::block}) {
+      Runtime runtime(kernels::DeviceType::cpu);
+      runtime.memory().reserve_arena(size_t{16} << 20);
+      const auto model = make_model(config(GetParam()), "test");
+      model->parameters().allocate(runtime, precision, ParameterSet::Purpose::training);
+      model->parameters().initialize(runtime, 1);
+      model->prepare(runtime, 64);
+      runtime.memory().reset_peak();
+      const size_t before = runtime.memory().peak_bytes();
+      {
+        const BatchLoss loss = run_batch(
+            runtime, *model, batch,
+            {.graph = {.recompute = recompute, .dropout_seed = 99, .precision = precision}});
+        const std::vector<float> losses = runtime.download(loss.losses);
+        if (first_losses.empty()) first_losses = losses;
+        EXPECT_EQ(losses, first_losses);
+      }
+      peaks.push_back(runtime.memory().peak_bytes());
+      EXPECT_EQ(runtime.memory().unplanned_peak(), 0u);
+      // Nothing of the step is alive: the arena is empty again.
+      runtime.memory().reset_peak();
+      EXPECT_EQ(runtime.memory().arena_peak(), 0u);
+      EXPECT_EQ(runtime.memory().peak_bytes(), before);
+
+      std::vector<std::vector<float>> gradients;
+      for (const auto& p : model->parameters()) gradients.push_back(runtime.download(p->grad));
+      if (first.empty()) first = gradients;
+      for (size_t i = 0; i < first.size(); ++i) {
+        EXPECT_EQ(
+            std::memcmp(first[i].data(), gradients[i].data(), first[i].size() * sizeof(float)), 0)
+            << model->parameters()[i].name();
+      }
+    }
+    EXPECT_LT(peaks[1], peaks[0]) << "norms against none";
+    EXPECT_LT(peaks[2], peaks[1]) << "block against norms";
+  }
+}
+
+TEST_P(Recompute, DropoutDependsOnTheSeedOfTheMicroBatch) {
+  const Batch batch = batch_of(40, 2, 20);
+  Runtime runtime(kernels::DeviceType::cpu);
+  const auto model = make_model(config(GetParam()), "test");
+  const PrecisionPolicy precision;
+  model->parameters().allocate(runtime, precision, ParameterSet::Purpose::inference);
+  model->parameters().initialize(runtime, 1);
+  model->prepare(runtime, 64);
+  const auto losses = [&](uint64_t seed, bool training) {
+    return runtime.download(
+        run_batch(runtime, *model, batch,
+                  {.graph = {.record = false, .training = training, .dropout_seed = seed}})
+            .losses);
+  };
+  EXPECT_EQ(losses(1, true), losses(1, true));
+  EXPECT_NE(losses(1, true), losses(2, true));
+  EXPECT_NE(losses(1, true), losses(1, false));
+  EXPECT_EQ(losses(1, false), losses(2, false));
+}
+
+// The dry run of the meta device makes the same allocations as the real one.
+TEST_P(Recompute, MetaPlanIsTheRealPeak) {
+  const Batch batch = batch_of(96, 4, 32);
+  for (const RecomputePolicy recompute :
+       {RecomputePolicy::none, RecomputePolicy::norms, RecomputePolicy::block}) {
+    size_t arena[2], total[2];
+    for (const bool meta : {false, true}) {
+      Runtime runtime(meta ? kernels::DeviceType::meta : kernels::DeviceType::cpu);
+      runtime.memory().reserve_arena(size_t{16} << 20);
+      const auto model = make_model(config(GetParam()), "test");
+      model->parameters().allocate(runtime, {}, ParameterSet::Purpose::training);
+      if (!meta) model->parameters().initialize(runtime, 1);
+      model->prepare(runtime, 64);
+      run_batch(runtime, *model, batch, {.graph = {.recompute = recompute}});
+      arena[meta] = runtime.memory().arena_peak();
+      total[meta] = runtime.memory().peak_bytes();
+    }
+    EXPECT_EQ(arena[0], arena[1]);
+    EXPECT_EQ(total[0], total[1]);
+  }
+}
+
+}  // namespace
+}  // namespace engine
