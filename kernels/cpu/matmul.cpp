@@ -75,10 +75,12 @@ void for_each(bool parallel, int64_t count, const Body& body) {
   for (int64_t i = 0; i < count; ++i) body(i);
 }
 
-// Values of B packed at a time (and of sums kept apart), and of k in one pass. Larger problems are
-// cut up.
+// Values of B packed at a time, and of sums kept apart. Larger problems are cut up.
 constexpr int64_t kMostPacked = int64_t{6} << 20;
-constexpr int64_t kMostK = 4096, kKMultiple = 512;
+
+// Values of k (a multiple of every k_unit) and panels that are packed together from an operand
+// which does not lie along k: whole cache lines of several rows.
+constexpr int64_t kPackedTogether = 64, kPanelsTogether = 32;
 
 // The largest piece of D that one call of multiply writes, in floats.
 constexpr int64_t kMostTile = 32 * 32;
@@ -102,6 +104,16 @@ struct Output {
   void* data = nullptr;
   int64_t stride = 0;
   DType dtype = DType::f32;
+
+  // Asks for the cache lines of a tile that will be written soon.
+  void prefetch(int64_t i, int64_t j, int64_t rows, int64_t columns) const {
+    constexpr int64_t kLine = 64;
+    const auto size = static_cast<int64_t>(size_of(dtype));
+    const char* at = static_cast<const char*>(data) + (i * stride + j) * size;
+    for (int64_t row = 0; row < rows; ++row, at += stride * size) {
+      for (int64_t byte = 0; byte < columns * size; byte += kLine) __builtin_prefetch(at + byte, 1);
+    }
+  }
 
   float* at_f32(int64_t i, int64_t j) const { return static_cast<float*>(data) + i * stride + j; }
   BFloat16* at_bf16(int64_t i, int64_t j) const {
@@ -150,9 +162,12 @@ struct Operand {
     const int64_t offset = k_contiguous ? i * stride + p : p * stride + i;
     return static_cast<const char*>(data) + offset * static_cast<int64_t>(size_of(dtype));
   }
-  Strip strip(int64_t i, int64_t width, int64_t p, int64_t k) const {
-    return {at(i, p), stride, k_contiguous, width, k};
-  }
+};
+
+// Panels of an operand.
+struct Range {
+  int64_t begin, end;
+  int64_t count() const { return end - begin; }
 };
 
 // A product over the rows of A, some columns of B and a range of k.
@@ -177,14 +192,9 @@ struct Product {
     return kernel.mr * (kernel.reads_rows ? packed_row_bytes(k)
                                           : round_up(k, kernel.k_unit) * kernel.bytes_per_k);
   }
+  int64_t a_step() const { return kernel.bytes_per_k * (kernel.reads_rows ? 1 : kernel.mr); }
   int64_t b_panel_bytes() const {
     return round_up(k, kernel.k_unit) * kernel.nr * kernel.bytes_per_k;
-  }
-  void pack_a(int64_t panel, char* to) const {
-    kernel.pack_a(a.strip(panel * kernel.mr, rows(panel), k_begin, k), to);
-  }
-  void pack_b(int64_t panel, char* to) const {
-    kernel.pack_b(b.strip(b_begin + panel * kernel.nr, columns(panel), k_begin, k), to);
   }
   // Whether whole panels of A can be read where they lie: no padding of k, no split cache lines.
   bool reads_rows() const {
@@ -194,28 +204,72 @@ struct Product {
   }
 };
 
-// Panels of an operand.
-struct Range {
-  int64_t begin, end;
-  int64_t count() const { return end - begin; }
+// Packs panels of A or B, values `k` of k. Operands that do not lie along k are read in whole rows,
+// a few at a time.
+struct PanelsToPack {
+  const Product& product;
+  bool is_a;
+  Range panels, k;
+  char* to;  // the first of the panels
 };
+void pack(const PanelsToPack& job) {
+  const Product& p = job.product;
+  const MatmulKernel& kernel = p.kernel;
+  const Operand& x = job.is_a ? p.a : p.b;
+  const int64_t width = job.is_a ? kernel.mr : kernel.nr;
+  const int64_t panel_bytes = job.is_a ? p.a_panel_bytes() : p.b_panel_bytes();
+  const int64_t step = job.is_a ? p.a_step() : kernel.nr * kernel.bytes_per_k;
+  const int64_t slice = x.k_contiguous ? job.k.count() : kPackedTogether;
+  for (int64_t k = job.k.begin; k < job.k.end; k += slice) {
+    for (int64_t i = job.panels.begin; i < job.panels.end; ++i) {
+      const Strip strip{.data = x.at((job.is_a ? 0 : p.b_begin) + i * width, p.k_begin + k),
+                        .stride = x.stride,
+                        .k_contiguous = x.k_contiguous,
+                        .width = job.is_a ? p.rows(i) : p.columns(i),
+                        .k = std::min(slice, job.k.end - k),
+                        .panel_k = p.k};
+      char* to = job.to + (i - job.panels.begin) * panel_bytes + k * step;
+      (job.is_a ? kernel.pack_a : kernel.pack_b)(strip, to);
+    }
+  }
+}
 
 struct PanelA {
   const char* data;
   int64_t stride;  // bytes between rows, where they are read
 };
 
+// The panel that comes after this strip's passing one, brought into L2 meanwhile.
+struct Ahead {
+  const char* data = nullptr;
+  int64_t rows = 0, stride = 0, row_bytes = 0;  // all in bytes
+
+  void fetch(int64_t part, int64_t parts) const {
+    constexpr int64_t kLine = 64;
+    if (!data) return;
+    const int64_t row_lines = ceil_div(row_bytes, kLine), lines = rows * row_lines;
+    int64_t line = lines * part / parts;
+    const int64_t end = lines * (part + 1) / parts;
+    for (int64_t row = line / row_lines; line < end; ++row) {
+      const int64_t row_end = std::min(end, (row + 1) * row_lines);
+      const char* at = data + row * stride + (line - row * row_lines) * kLine;
+      for (; line < row_end; ++line, at += kLine) __builtin_prefetch(at, 0, 2);
+    }
+  }
+};
+
 // Computes one strip of panels of D; the narrower side should be one panel. `panel_a(i)` gives a
 // panel of A, `panel_b(j)` one of B.
 template <typename PanelsOfA, typename PanelsOfB>
 void multiply_strip(const Product& p, const Range& i_range, const Range& j_range,
-                    const PanelsOfA& panel_a, const PanelsOfB& panel_b) {
+                    const PanelsOfA& panel_a, const PanelsOfB& panel_b, const Ahead& ahead) {
   const MatmulKernel& kernel = p.kernel;
   const int64_t mr = kernel.mr, nr = kernel.nr, tile = mr * nr;
-  const int64_t a_step = kernel.bytes_per_k * (kernel.reads_rows ? 1 : mr);
   const int64_t k_padded = round_up(p.k, kernel.k_unit);
-  const int64_t blocks = ceil_div(k_padded, kernel.k_block);
+  const int64_t blocks = k_padded <= kernel.k_single ? 1 : ceil_div(k_padded, kernel.k_block);
   const int64_t block = round_up(ceil_div(k_padded, blocks), kernel.k_unit);
+  // Tile registers take D row by row, so it is better touched once than once per block of k.
+  const bool in_d = p.d.dtype == DType::f32 && (blocks == 1 || !kernel.reads_rows);
   alignas(64) float single[kMostTile];
   thread_local Scratch scratch;
   float* partial = single;
@@ -223,9 +277,12 @@ void multiply_strip(const Product& p, const Range& i_range, const Range& j_range
     partial = static_cast<float*>(scratch.reserve(
         static_cast<size_t>(i_range.count() * j_range.count() * tile) * sizeof(float)));
   }
+  const int64_t calls = ceil_div(k_padded, block) * i_range.count() * j_range.count();
+  int64_t call = 0;
   for (int64_t k = 0; k < k_padded; k += block) {
     const int64_t k_count = std::min(block, k_padded - k);
     const bool first = k == 0, last = k + k_count == k_padded;
+    const bool first_touch_of_d = in_d ? first : last;
     float* sum = partial;
     for (int64_t j = j_range.begin; j < j_range.end; ++j) {
       const char* b = panel_b(j) + k * nr * kernel.bytes_per_k;
@@ -233,8 +290,17 @@ void multiply_strip(const Product& p, const Range& i_range, const Range& j_range
       for (int64_t i = i_range.begin; i < i_range.end; ++i) {
         const PanelA a = panel_a(i);
         const int64_t rows = p.rows(i), row = i * mr;
-        TileProduct product{.k = k_count, .a = a.data + k * a_step, .a_stride = a.stride, .b = b};
-        if (p.d.dtype == DType::f32 && rows == mr && columns == nr) {
+        ahead.fetch(call++, calls);
+        if (first_touch_of_d) {
+          const bool down = i + 1 < i_range.end;
+          const int64_t next_i = down ? i + 1 : i_range.begin, next_j = down ? j : j + 1;
+          if (next_j < j_range.end) {
+            p.d.prefetch(next_i * mr, p.d_column + next_j * nr, p.rows(next_i), p.columns(next_j));
+          }
+        }
+        TileProduct product{
+            .k = k_count, .a = a.data + k * p.a_step(), .a_stride = a.stride, .b = b};
+        if (in_d && rows == mr && columns == nr) {
           float* d = p.d.at_f32(row, column);
           product.c = d;
           product.ldc = p.d.stride;
@@ -263,19 +329,21 @@ void multiply_rows_in_place(const Product& p, const Range& i_range, const Range&
   thread_local Scratch a_scratch, b_scratch;
   const int64_t b_panel = p.b_panel_bytes();
   auto* b = static_cast<char*>(b_scratch.reserve(static_cast<size_t>(j_range.count() * b_panel)));
-  for (int64_t j = j_range.begin; j < j_range.end; ++j)
-    p.pack_b(j, b + (j - j_range.begin) * b_panel);
+  pack({.product = p, .is_a = false, .panels = j_range, .k = {0, p.k}, .to = b});
   const int64_t lda = p.a.stride * static_cast<int64_t>(size_of(p.a.dtype));
   for (int64_t i = i_range.begin; i < i_range.end; ++i) {
     PanelA a{p.a.at(i * p.kernel.mr, p.k_begin), lda};
     if (p.rows(i) < p.kernel.mr) {
       auto* packed = static_cast<char*>(a_scratch.reserve(static_cast<size_t>(p.a_panel_bytes())));
-      p.pack_a(i, packed);
+      pack({.product = p, .is_a = true, .panels = {i, i + 1}, .k = {0, p.k}, .to = packed});
       a = {packed, packed_row_bytes(p.k)};
     }
     multiply_strip(
         p, {i, i + 1}, j_range, [&](int64_t) { return a; },
-        [&](int64_t j) { return b + (j - j_range.begin) * b_panel; });
+        [&](int64_t j) { return b + (j - j_range.begin) * b_panel; },
+        i + 1 < i_range.end ? Ahead{p.a.at((i + 1) * p.kernel.mr, p.k_begin), p.rows(i + 1), lda,
+                                    p.k * static_cast<int64_t>(size_of(p.a.dtype))}
+                            : Ahead{});
   }
 }
 
@@ -284,8 +352,7 @@ void multiply_packed(const Product& p, const char* b, const Range& i_range, cons
   thread_local Scratch scratch;
   const int64_t a_panel = p.a_panel_bytes(), b_panel = p.b_panel_bytes();
   auto* a = static_cast<char*>(scratch.reserve(static_cast<size_t>(i_range.count() * a_panel)));
-  for (int64_t i = i_range.begin; i < i_range.end; ++i)
-    p.pack_a(i, a + (i - i_range.begin) * a_panel);
+  pack({.product = p, .is_a = true, .panels = i_range, .k = {0, p.k}, .to = a});
   const int64_t stride = packed_row_bytes(p.k);
   for (int64_t j = j_range.begin; j < j_range.end; ++j) {
     multiply_strip(
@@ -293,7 +360,8 @@ void multiply_packed(const Product& p, const char* b, const Range& i_range, cons
         [&](int64_t i) {
           return PanelA{a + (i - i_range.begin) * a_panel, stride};
         },
-        [&](int64_t j) { return b + j * b_panel; });
+        [&](int64_t j) { return b + j * b_panel; },
+        j + 1 < j_range.end ? Ahead{b + (j + 1) * b_panel, 1, b_panel, b_panel} : Ahead{});
   }
 }
 
@@ -335,8 +403,20 @@ void multiply(const Product& p) {
   }
   thread_local Scratch scratch;
   const int64_t b_panel = p.b_panel_bytes();
+  const bool b_lies_along_k = p.b.k_contiguous;
   auto* b = static_cast<char*>(scratch.reserve(static_cast<size_t>(n_panels * b_panel)));
-  for_each(p.parallel, n_panels, [&](int64_t j) { p.pack_b(j, b + j * b_panel); });
+  // Units of work of some tens of microseconds: some panels along k, or some k across all panels.
+  const int64_t slices = b_lies_along_k ? 1 : ceil_div(p.k, kPackedTogether);
+  const int64_t groups = b_lies_along_k ? n_panels : ceil_div(n_panels, kPanelsTogether);
+  for_each(p.parallel, slices * groups, [&](int64_t unit) {
+    const Range panels = part_of(n_panels, groups, unit % groups);
+    const int64_t k = unit / groups * kPackedTogether;
+    pack({.product = p,
+          .is_a = false,
+          .panels = panels,
+          .k = {k, b_lies_along_k ? p.k : std::min(p.k, k + kPackedTogether)},
+          .to = b + panels.begin * b_panel});
+  });
   const Cut parts = cut(m_panels, n_panels, kernel.block_bytes / p.a_panel_bytes(), threads);
   for_each(p.parallel, parts.staying * parts.passing, [&](int64_t piece) {
     if (kernel.begin) kernel.begin();
@@ -406,7 +486,8 @@ void matmul(Stream, const Matmul& p) {
     });
   }
   const MatmulKernel& kernel = matmul_kernel(p.input_dtype);
-  const int64_t k_chunk = round_up(ceil_div(p.k, ceil_div(p.k, kMostK)), kKMultiple);
+  constexpr int64_t kKMultiple = 512;
+  const int64_t k_chunk = round_up(ceil_div(p.k, ceil_div(p.k, kernel.k_pass)), kKMultiple);
   const bool several_k = p.k > k_chunk;
   // D in bf16 cannot hold the sums between passes over k; a matrix of whole tiles does.
   const bool separate_sums = several_k && d.dtype == DType::bf16;

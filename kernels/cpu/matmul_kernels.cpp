@@ -72,6 +72,8 @@ constexpr MatmulKernel portable(const char* name) {
           .k_unit = 1,
           .bytes_per_k = 4,
           .k_block = 256,
+          .k_single = 256,
+          .k_pass = 1024,
           .block_bytes = 128 << 10,
           .reads_rows = false,
           .pack_a = pack<T, 4>,

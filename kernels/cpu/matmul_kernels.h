@@ -21,6 +21,7 @@ struct Strip {
   int64_t stride = 0;         // elements between rows as stored
   bool k_contiguous = false;  // element (i, p) at i * stride + p, else at p * stride + i
   int64_t width = 0, k = 0;
+  int64_t panel_k = 0;  // of the whole panel, of which this may be a part along k
 };
 
 // One tile: C = A B, or C += A B when `add`.
@@ -40,6 +41,8 @@ struct MatmulKernel {
   int k_unit;           // k is padded to a multiple of this
   int bytes_per_k;      // of one packed value
   int64_t k_block;      // most k values in one call of multiply: a panel of B stays in L1
+  int64_t k_single;     // but up to this many k go in one call: no sums to keep
+  int64_t k_pass;       // most k values in one pass over the operands: sums go to D between them
   int64_t block_bytes;  // of the packed operand that stays in L2 during a piece of work
   bool reads_rows;      // A may be row-major where it lies; panels of A are row-major too
   void (*pack_a)(const Strip&, void* to);

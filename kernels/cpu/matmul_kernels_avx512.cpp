@@ -70,8 +70,10 @@ struct Float32Words {
     return _mm512_maskz_loadu_epi32(first16(s.k - p), x);
   }
   // Word of values p.. of up to 16 strip rows from i on.
-  static __m512i across(const Strip& s, int64_t i, int64_t p) {
+  template <typename Whole = std::false_type>  // whole: 16 rows exist
+  static __m512i across(const Strip& s, int64_t i, int64_t p, Whole whole = {}) {
     const auto* x = static_cast<const float*>(s.data) + p * s.stride + i;
+    if constexpr (whole) return _mm512_loadu_si512(x);
     return _mm512_maskz_loadu_epi32(first16(s.width - i), x);
   }
 };
@@ -110,7 +112,8 @@ struct WidenedWords {
   static __m512i along_k(const Strip& s, int64_t i, int64_t p) {
     return widen(first16(s.k - p), static_cast<const BFloat16*>(s.data) + i * s.stride + p);
   }
-  static __m512i across(const Strip& s, int64_t i, int64_t p) {
+  template <typename Whole = std::false_type>
+  static __m512i across(const Strip& s, int64_t i, int64_t p, Whole = {}) {
     return widen(first16(s.width - i), static_cast<const BFloat16*>(s.data) + p * s.stride + i);
   }
 };
@@ -139,6 +142,11 @@ void pack_word_major(const Strip& s, void* to) {
           }
         }
         transpose(block);
+      } else if (i + kLanes <= s.width && (w + kLanes) * Words::kPerWord <= s.k) {
+#pragma GCC unroll 16
+        for (int64_t t = 0; t < kLanes; ++t) {
+          block[t] = Words::across(s, i, (w + t) * Words::kPerWord, std::true_type{});
+        }
       } else {
         for (int64_t t = 0; t < kLanes; ++t) {
           const int64_t p = (w + t) * Words::kPerWord;
@@ -164,7 +172,7 @@ void pack_word_major(const Strip& s, void* to) {
 // Row-major, as AMX takes its left operand.
 void pack_amx_rows(const Strip& s, void* to) {
   auto* out = static_cast<char*>(to);
-  const int64_t stride = packed_row_bytes(s.k);
+  const int64_t stride = packed_row_bytes(s.panel_k);
   for (int64_t p = 0; p < s.k; p += 32, out += 64) {
     for (int64_t i = 0; i < 32; i += kLanes) {
       __m512i block[kLanes];
@@ -310,6 +318,8 @@ constexpr MatmulKernel kFloat32 = {
     .k_unit = 1,
     .bytes_per_k = 4,
     .k_block = 256,
+    .k_single = 256,
+    .k_pass = 1024,
     .block_bytes = 768 << 10,
     .reads_rows = false,
     .pack_a = pack_word_major<Float32Words, kRows, 1>,
@@ -335,6 +345,8 @@ constexpr MatmulKernel kBFloat16 = {
     .k_unit = 2,
     .bytes_per_k = 2,
     .k_block = 512,
+    .k_single = 512,
+    .k_pass = 2048,
     .block_bytes = 768 << 10,
     .reads_rows = false,
     .pack_a = pack_word_major<BFloat16Words, kRows, 1>,
@@ -351,6 +363,7 @@ constexpr MatmulKernel kAmx = {
     .k_unit = 32,
     .bytes_per_k = 2,
     .k_block = 256,
+    .k_pass = 4096,
     .block_bytes = 1 << 20,
     .reads_rows = true,
     .pack_a = pack_amx_rows,
