@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a clean clone to a trained model: installs what is missing, builds the `engine` command,
 # trains a small GPT-2 from random weights on this repository's own text, and lets it write.
-# About ten minutes on two CPU cores, most of it the build. Everything lies in runs/quickstart,
+# About ten minutes on two idle CPU cores, half of it the build. Everything lies in runs/quickstart,
 # which is made anew each time.
 #
 #   tools/quickstart.sh [section.setting=value ...]     e.g. train.max_steps=1000
