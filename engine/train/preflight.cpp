@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/config/choices.h"
 #include "engine/config/print.h"
 #include "engine/core/crc32c.h"
 #include "engine/train/report/banner.h"
@@ -80,14 +81,14 @@ nlohmann::json TrainingRun::shaping_settings() const {
           {"train.micro_batch_tokens", train.micro_batch_tokens.value_or(0)},
           {"train.micro_batch_rows", train.micro_batch_rows.value_or(0)},
           {"train.seed", train.seed},
-          {"train.precision", static_cast<int>(train.precision)},
-          {"train.residual", static_cast<int>(train.residual)},
+          {"train.precision", choice_name(train.precision)},
+          {"train.residual", choice_name(train.residual)},
           {"train.max_grad_norm", train.max_grad_norm},
-          {"train.loss_reduction", static_cast<int>(train.loss_reduction)},
+          {"train.loss_reduction", choice_name(train.loss_reduction)},
           {"data.seed", config_.data_seed()},
           {"data.max_length", config_.data.max_length},
-          {"data.packing", static_cast<int>(config_.data.packing)},
-          {"data.shuffle", static_cast<int>(config_.data.shuffle)},
+          {"data.packing", choice_name(config_.data.packing)},
+          {"data.shuffle", choice_name(config_.data.shuffle)},
           {"training rows", audit.rows},
           {"data.drop_last", config_.data.drop_last},
           {"training tokens", audit.tokens},
@@ -97,15 +98,15 @@ nlohmann::json TrainingRun::shaping_settings() const {
           {"optimizer.beta2", config_.optimizer.beta2},
           {"optimizer.eps", config_.optimizer.eps},
           {"optimizer.weight_decay", config_.optimizer.weight_decay},
-          {"optimizer.weight_decay_mode", static_cast<int>(config_.optimizer.weight_decay_mode)},
-          {"schedule.type", static_cast<int>(s.type)},
+          {"optimizer.weight_decay_mode", choice_name(config_.optimizer.weight_decay_mode)},
+          {"schedule.type", choice_name(s.type)},
           {"schedule.warmup_steps", schedule_->warmup_steps()},
-          {"schedule.warmup_start", static_cast<int>(s.warmup_start)},
+          {"schedule.warmup_start", choice_name(s.warmup_start)},
           {"schedule.min_lr_ratio", s.min_lr_ratio},
           {"schedule.num_cycles", s.num_cycles},
           {"schedule.decay_steps", optional(s.decay_steps)},
           {"schedule.decay_ratio", optional(s.decay_ratio)},
-          {"schedule.decay_shape", static_cast<int>(s.decay_shape)},
+          {"schedule.decay_shape", choice_name(s.decay_shape)},
           {"model.dropout", optional(config_.model.dropout)},
           {"model config (checksum)", fmt::format("{:08x}", crc32c(model.data(), model.size()))},
           {"parameters", setup_.shape->parameters().count()}};

@@ -110,7 +110,7 @@ TEST(Interrupt, TerminateFinishesTheStepAndSaves) {
   const fs::path whole = w.path() / "whole", stopped = w.path() / "stopped";
   fs::create_directories(whole);
   fs::create_directories(stopped);
-  const std::vector<std::string> settings = stateful_run(w, 120);
+  const std::vector<std::string> settings = stateful_run(w, 60);
   ASSERT_EQ(run_engine(whole, settings).exit_code, 0);
   const pid_t child = start_engine(stopped, settings);
   while (last_step(stopped / "run") < 8 && running(child)) {
@@ -124,7 +124,7 @@ TEST(Interrupt, TerminateFinishesTheStepAndSaves) {
   EXPECT_NE(console.find("SIGTERM"), std::string::npos) << console;
   const int64_t at = last_step(stopped / "run");
   EXPECT_GE(at, 8);
-  EXPECT_LT(at, 120);
+  EXPECT_LT(at, 60);
   EXPECT_EQ(metrics(stopped / "run").back()["stopped_by"], "interrupted");
   const Outcome outcome = run_engine(stopped, settings + std::vector<std::string>{"--resume"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.console;
@@ -172,6 +172,8 @@ TEST(Resume, RefusesChangedSettingsAndListsThem) {
        {"optimizer.lr", "train.accumulation", "model.dropout", "optimizer.eps", "total_steps"}) {
     EXPECT_NE(refused.error.find(key), std::string::npos) << key << " in\n" << refused.error;
   }
+  EXPECT_NE(refused.error.find("train.precision: \"fp32\" -> \"bf16\""), std::string::npos)
+      << refused.error;
   EXPECT_EQ(refused.error.find("data.max_length"), std::string::npos) << refused.error;
   EXPECT_TRUE(snapshot(out) == before);
   const Outcome accepted = run_here(changed, {.resume_override = true});
