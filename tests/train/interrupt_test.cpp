@@ -164,7 +164,8 @@ TEST(Resume, RefusesChangedSettingsAndListsThem) {
   const std::vector<std::string> changed =
       settings + std::vector<std::string>{"train.resume=true",    "optimizer.lr=2e-2",
                                           "train.accumulation=3", "model.dropout=0.3",
-                                          "optimizer.eps=1e-6",   "train.max_steps=8"};
+                                          "optimizer.eps=1e-6",   "train.precision=bf16",
+                                          "train.max_steps=8"};
   const Outcome refused = run_here(changed);
   EXPECT_EQ(refused.exit_code, 2);
   EXPECT_EQ(refused.code, "RESUME-CHANGED");
