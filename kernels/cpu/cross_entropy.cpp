@@ -16,8 +16,11 @@ namespace engine::kernels {
 int64_t linear_cross_entropy_chunk_rows(int64_t tokens, int64_t vocab_size) {
   constexpr int64_t kLogits = (int64_t{256} << 20) / sizeof(float), kMultiple = 64;
   const int64_t fitting = kLogits / std::max<int64_t>(vocab_size, 1) / kMultiple * kMultiple;
-  const int64_t needed = (tokens + kMultiple - 1) / kMultiple * kMultiple;
-  return std::clamp(fitting, kMultiple, std::max(needed, kMultiple));
+  const int64_t most = std::max(fitting, kMultiple);
+  // Chunks of like size: as many as are needed anyway, and no larger than that takes.
+  const int64_t chunks = std::max<int64_t>((tokens + most - 1) / most, 1);
+  const int64_t rows = (tokens + chunks - 1) / chunks;
+  return std::max((rows + kMultiple - 1) / kMultiple * kMultiple, kMultiple);
 }
 
 namespace cpu {

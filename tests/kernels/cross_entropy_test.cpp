@@ -271,7 +271,10 @@ TEST(LinearCrossEntropyChunk, IsAMultipleOf64ThatFits) {
     const int64_t rows = linear_cross_entropy_chunk_rows(1 << 20, vocab);
     EXPECT_EQ(rows % 64, 0);
     EXPECT_GE(rows, 64);
+    EXPECT_LE(rows * vocab * static_cast<int64_t>(sizeof(float)), int64_t{256} << 20);
   }
+  // 1280 rows fit, but two chunks are needed either way
+  EXPECT_EQ(linear_cross_entropy_chunk_rows(2048, 50257), 1024);
 }
 
 }  // namespace

@@ -217,6 +217,58 @@ TEST_P(MatmulTest, OperandsLargerThanTheScratch) {
            Data::integers, random);
 }
 
+// Rows of A that are whole cache lines are read where they lie: last rows that need padding, blocks
+// of k that do not divide it, several passes over k.
+TEST_P(MatmulTest, RowsOfWholeCacheLines) {
+  Random random(9);
+  for (DType output : kFloats) {
+    for (auto [m, n, k] :
+         {std::array<int64_t, 3>{70, 100, 800}, {32, 33, 32}, {33, 1030, 544}, {65, 40, 4384}}) {
+      for (bool transpose_b : {false, true}) {
+        run_case(stream(),
+                 {.m = m,
+                  .n = n,
+                  .k = k,
+                  .transpose_b = transpose_b,
+                  .accumulate = transpose_b,
+                  .bias = true,
+                  .input = DType::bf16,
+                  .output = output},
+                 Data::integers, random);
+      }
+    }
+  }
+}
+
+TEST_P(MatmulTest, SameBitsWhereverAStartsInACacheLine) {
+  Random random(10);
+  constexpr int64_t m = 75, n = 140, k = 640;
+  for (DType input : kFloats) {
+    const Values a_values = random.normal(m * k, input);
+    DeviceArray b(stream(), input, random.normal(n * k, input));
+    std::vector<std::byte> first;
+    for (int64_t shift : {0, 1}) {
+      Values shifted(static_cast<size_t>(shift), 0.0);
+      shifted.insert(shifted.end(), a_values.begin(), a_values.end());
+      DeviceArray a(stream(), input, shifted), d(stream(), DType::f32, m * n);
+      ops().matmul(stream(), {.a = a.as<char>() + shift * static_cast<int64_t>(size_of(input)),
+                              .b = b.data(),
+                              .d = d.data(),
+                              .m = m,
+                              .n = n,
+                              .k = k,
+                              .transpose_b = true,
+                              .input_dtype = input,
+                              .output_dtype = DType::f32});
+      if (shift == 0) {
+        first = d.bytes();
+      } else {
+        EXPECT_EQ(first, d.bytes());
+      }
+    }
+  }
+}
+
 TEST_P(MatmulTest, EmptySizes) {
   Random random(5);
   for (DType output : kFloats) {
