@@ -223,6 +223,18 @@ TEST(Gradient, SharedByTheInputsOfAnAddition) {
   });
 }
 
+// The same with a norm, whose backward would like to write over the residual's gradient.
+TEST(Gradient, OfAResidualSharedWithALeaf) {
+  GradientCheck c;
+  const NormParameters norm{.kind = NormKind::rms_llama, .weight = &c.parameter("weight", {4})};
+  c.fill();
+  for (int i = 0; i < 3; ++i) c.input({3, 4});
+  c.check([&](Graph& graph, const std::vector<Variable>& x) {
+    const Normed out = add_norm(graph, x[0], x[1], norm);
+    return Outputs{{add(graph, out.residual, x[2]), out.y}, {}};
+  });
+}
+
 TEST(Gradient, OfAValueAddedToItself) {
   GradientCheck c;
   const NormParameters norm{.kind = NormKind::rms_llama, .weight = &c.parameter("weight", {4})};

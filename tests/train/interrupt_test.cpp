@@ -210,7 +210,8 @@ TEST(Resume, PassesOverADamagedCheckpoint) {
   const Workspace w;
   const fs::path out = w.path() / "run";
   const std::vector<std::string> settings =
-      tiny_gpt2(w) + std::vector<std::string>{"train.save_every=2", "train.keep_checkpoints=0"};
+      tiny_gpt2(w) + std::vector<std::string>{"train.save_every=2", "train.keep_checkpoints=0",
+                                              "train.log_every=3"};
   ASSERT_EQ(run_here(settings).exit_code, 0);
   const std::string model = file_bytes(out / "checkpoint-6/model.safetensors");
   const std::vector<nlohmann::json> records = metrics(out);
@@ -231,6 +232,24 @@ TEST(Resume, PassesOverADamagedCheckpoint) {
   EXPECT_EQ(damaged.exit_code, 4);
   EXPECT_EQ(damaged.code, "CKPT-DAMAGED");
   EXPECT_TRUE(snapshot(out) == before);
+}
+
+// What was passed over is newer by its number. It must not push good checkpoints out.
+TEST(Resume, DamagedCheckpointsDoNotCountWhenOldOnesAreRemoved) {
+  const Workspace w;
+  const fs::path out = w.path() / "run";
+  const std::vector<std::string> settings =
+      tiny_gpt2(w) + std::vector<std::string>{"train.save_every=2", "train.keep_checkpoints=2"};
+  ASSERT_EQ(run_here(settings).exit_code, 0);
+  flip_byte(out / "checkpoint-6/model.safetensors");
+  const Outcome outcome =
+      run_here(settings + std::vector<std::string>{"train.resume=true", "train.max_steps=5",
+                                                   "train.keep_checkpoints=1"},
+               {.resume_override = true});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.error;
+  EXPECT_EQ(last_step(out), 5);
+  EXPECT_TRUE(fs::exists(out / "last/model.safetensors"));
+  EXPECT_FALSE(fs::exists(out / "checkpoint-4"));
 }
 
 }  // namespace
