@@ -17,6 +17,8 @@ struct SourcePosition {
   int column = 0;  // from 1
 };
 
+struct ConfigEntry;
+
 struct ConfigNode {
   enum class Kind { null, scalar, sequence, map };
 
@@ -24,8 +26,13 @@ struct ConfigNode {
   std::string scalar;   // scalar: the text, escapes resolved
   bool quoted = false;  // scalar: written in quotes or as a block, so it is text and nothing else
   SourcePosition position;
-  std::vector<ConfigNode> items;                           // sequence
-  std::vector<std::pair<ConfigNode, ConfigNode>> entries;  // map: key (a scalar) and value
+  std::vector<ConfigNode> items;     // sequence
+  std::vector<ConfigEntry> entries;  // map
+};
+
+struct ConfigEntry {
+  ConfigNode key;  // a scalar
+  ConfigNode value;
 };
 
 // `name` is shown in errors: a file, or the option that `text` comes from.

@@ -104,8 +104,9 @@ void TrainingRun::evaluate_now() {
   if (!progress_.first_eval) progress_.first_eval = record.loss;
   progress_.last_eval = record.loss;
   const BestTracker::Update update = progress_.best.update(progress_.step, value);
-  record.is_best = update.is_best;
-  if (update.is_best && progress_.step > 0) {
+  // The model as it came is not worth a copy.
+  record.is_best = update.is_best && progress_.step > 0;
+  if (record.is_best) {
     const auto start = TrainingClock::now();
     save_model(output_dir_ / "best", runtime_, *model_, setup_.files);
     checkpoint_seconds_ += seconds_since(start);
