@@ -20,7 +20,8 @@ KernelShapes kernel_shapes(const Model& model, const std::string& name, int64_t 
           .head_dim = info.head_dim};
 }
 
-KernelResult benchmark_kernel(const KernelCase& one, const KernelRates& rates) {
+KernelResult benchmark_kernel(const KernelCase& one, const KernelRates& rates,
+                              const RepeatOptions& repeat) {
   KernelResult result{.op = one.op,
                       .variant = one.variant,
                       .shape = one.shape,
@@ -29,7 +30,7 @@ KernelResult benchmark_kernel(const KernelCase& one, const KernelRates& rates) {
   const double arithmetic = one.flops / rates.flops, memory = one.bytes / rates.bytes;
   result.floor_seconds = std::max(arithmetic, memory);
   result.memory_bound = memory > arithmetic;
-  result.seconds = time_repeated(one.prepare());
+  result.seconds = time_repeated(one.prepare(), repeat);
   return result;
 }
 

@@ -30,6 +30,7 @@ struct KernelResult {
 };
 
 // Runs one case. Its operands may stay in the cache between runs when they fit there.
-KernelResult benchmark_kernel(const KernelCase& one, const KernelRates& rates);
+KernelResult benchmark_kernel(const KernelCase& one, const KernelRates& rates,
+                              const RepeatOptions& repeat = {});
 
 }  // namespace engine
