@@ -73,8 +73,14 @@ TEST(Interrupt, KilledTwentyTimesAndContinuedEqualsUninterrupted) {
   fs::create_directories(whole);
   fs::create_directories(killed);
   const std::vector<std::string> settings = stateful_run(w, kSteps);
+  const auto start = std::chrono::steady_clock::now();
   const Outcome reference = run_engine(whole, settings);
   ASSERT_EQ(reference.exit_code, 0) << reference.console;
+  // A fortieth of the run, whatever this machine's speed: twenty such waits do not reach its end.
+  const int64_t longest_wait = std::chrono::duration_cast<std::chrono::microseconds>(
+                                   std::chrono::steady_clock::now() - start)
+                                   .count() /
+                               40;
 
   std::mt19937 random(20260421);
   for (int kill_number = 0; kill_number < kKills; ++kill_number) {
@@ -86,9 +92,9 @@ TEST(Interrupt, KilledTwentyTimesAndContinuedEqualsUninterrupted) {
       while (last_step(killed / "run") < goal && running(child)) {
         std::this_thread::sleep_for(1ms);
       }
-      std::this_thread::sleep_for(std::chrono::microseconds(random() % 30'000));
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % longest_wait));
     } else {
-      std::this_thread::sleep_for(std::chrono::microseconds(random() % 200'000));
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % (2 * longest_wait)));
     }
     kill(child, SIGKILL);
     const int status = wait_for(child);
