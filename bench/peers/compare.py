@@ -67,6 +67,8 @@ def main():
     parser.add_argument("--pure", action="store_true", help="for bf16, also the peer's bf16-pure")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
+    # PyTorch's allocator takes several steps until it no longer asks the system for memory.
+    parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--save", help="write every result to this JSON file")
     args = parser.parse_args()
@@ -85,7 +87,8 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             for _ in range(args.rounds):
                 result = run([args.engine, "bench", "train", "--model", model, "--precision",
-                              precision, "--steps", str(args.steps), "--json"], args.threads)
+                              precision, "--steps", str(args.steps), "--warmup",
+                              str(args.warmup), "--json"], args.threads)
                 ours.add(result)
                 loads.append(result["load_average"])
                 path = os.path.join(folder, "ours.json")
@@ -93,7 +96,8 @@ def main():
                     json.dump(result, file)
                 for peer in peers:
                     result = run([args.python, os.path.join(HERE, "train_step.py"), "--from", path,
-                                  "--precision", peer, "--steps", str(args.steps)], args.threads)
+                                  "--precision", peer, "--steps", str(args.steps), "--warmup",
+                                  str(args.warmup)], args.threads)
                     theirs[peer].add(result)
                     loads.append(result["load_average"])
         for peer in peers:
