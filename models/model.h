@@ -43,9 +43,10 @@ struct KvCache {
 // sequences only (the unfinished ones).
 struct CacheStep {
   KvCache* cache = nullptr;
-  Tensor rows;    // i32 [N]: cache row of each token
-  Tensor starts;  // i32 [S + 1]: first cache row of each sequence of the pass, ascending, and an end
-  Tensor used;    // i32 [S]: keys of each sequence, these tokens included
+  Tensor rows;  // i32 [N]: cache row of each token
+  Tensor
+      starts;   // i32 [S + 1]: first cache row of each sequence of the pass, ascending, and an end
+  Tensor used;  // i32 [S]: keys of each sequence, these tokens included
   int max_used = 0;
 };
 

@@ -41,7 +41,7 @@ find bench docs engine kernels models recipes tests tokenizer tools weights READ
 done
 echo "$(find "$run/corpus" -name '*.txt' | wc -l) files, $(cat "$run"/corpus/*.txt | wc -c) bytes"
 
-# Idle threads sleep instead of spinning: as fast on an idle machine, ten times as fast on a busy one.
+# Idle threads sleep instead of spinning on cores that other programs need.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 say "learning a vocabulary"

@@ -1,6 +1,7 @@
 // Embedding lookup, and gathering rows in general.
 //
-//   out[t] = rnd(scale · table[ids[t]]) (+ position_table[positions[t]])     rnd: to the output dtype
+//   out[t] = rnd(scale · table[ids[t]]) (+ position_table[positions[t]])     rnd: to the output
+//   dtype
 // Backward, deterministic (each table row sums its tokens in token order):
 //   d_table[id] += scale · Σ_{t: ids[t] = id} d_out[t], except for id = padding_id
 //   d_position_table[p] += Σ_{t: positions[t] = p} d_out[t]

@@ -150,9 +150,14 @@ TEST_P(Golden, Bf16ErrorIsAtMostTwiceThatOfTransformers) {
   }
 }
 
-TEST_P(Golden, TwentyAdamWStepsWithWarmUpClippingAndAccumulation) {
+// The golden run of the classifier has no steps.
+class GoldenSteps : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Models, GoldenSteps,
+                         ::testing::Values("gpt2", "llama_tied_llama3rope", "llama_untied_bias"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(GoldenSteps, WarmUpClippingAndAccumulation) {
   const GoldenModel golden(GetParam());
-  if (golden.classifier()) GTEST_SKIP() << "the golden run of the classifier has no steps";
   LoadedGolden m(golden, PrecisionPolicy::fp32());
   OptimizerConfig config;
   config.lr = 0.02;

@@ -20,6 +20,6 @@ inline std::filesystem::path shared_data(const std::filesystem::path& relative) 
 }  // namespace engine::testing
 
 // Skips the current test, saying which file is missing. `variable` receives the path.
-#define ENGINE_REQUIRE_SHARED_DATA(variable, relative)                       \
+#define ENGINE_REQUIRE_SHARED_DATA(variable, relative)                             \
   const std::filesystem::path variable = ::engine::testing::shared_data(relative); \
   if (variable.empty()) GTEST_SKIP() << "no shared data: " << (relative)
