@@ -407,7 +407,7 @@ void RowParser::read_tokens(const RawRow& row, const Fields& fields, ParsedRow& 
   const int64_t limit = vocab_size_ > 0 ? vocab_size_ : int64_t{INT32_MAX};
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= limit) {
-      throw row_error("DATA-TYPE", row,
+      throw row_error("DATA-ID", row,
                       options_.input_ids + "[" + std::to_string(i) + "] is " +
                           std::to_string(ids[i]) + ", expected 0 to " + std::to_string(limit - 1))
           .why("the rows were tokenised with another tokenizer");
@@ -423,7 +423,7 @@ void RowParser::read_tokens(const RawRow& row, const Fields& fields, ParsedRow& 
   if (!has_labels_) return;
   const std::vector<int64_t>& labels = integers(options_.labels);
   if (labels.size() != ids.size()) {
-    throw row_error("DATA-TYPE", row,
+    throw row_error("DATA-LENGTH", row,
                     options_.labels + " has " + std::to_string(labels.size()) +
                         " elements, input_ids has " + std::to_string(ids.size()));
   }

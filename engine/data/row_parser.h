@@ -7,8 +7,9 @@
 // Every row must then have those fields with those types. Chat and preference rows (messages,
 // conversations, chosen, rejected) are recognised and refused.
 //
-// Errors begin with file:line. DATA-FIELD (missing field), DATA-TYPE (wrong type or value),
-// DATA-JSON (line and column), DATA-FORMAT (a kind of row that is not supported).
+// Errors begin with file:line. DATA-FIELD (missing field), DATA-TYPE (wrong type, or labels that
+// are not of the row), DATA-ID (outside the vocabulary), DATA-LENGTH (more or fewer labels than
+// ids), DATA-JSON (line and column), DATA-FORMAT (a kind of row that is not supported).
 #pragma once
 
 #include <cstdint>

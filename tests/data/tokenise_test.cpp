@@ -127,7 +127,7 @@ TEST_F(Tokenise, TokenRowsAreLeftAloneUnlessAsked) {
   EXPECT_EQ(row_ids(asked->rows, 0), (Ids{1, 9, 2, 8, 2}));
   EXPECT_EQ(row_trainable(asked->rows, 0), (Bits{0, 1, 0, 1, 1}));
   encoder.vocab_size = 9;
-  EXPECT_EQ(error_of([&] { tokenise(options, encoder); }).code(), "DATA-TYPE");
+  EXPECT_EQ(error_of([&] { tokenise(options, encoder); }).code(), "DATA-ID");
 }
 
 TEST_F(Tokenise, MaskingIsByPositionEvenWhenPaddingIsEos) {

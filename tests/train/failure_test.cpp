@@ -120,7 +120,10 @@ TEST(Failure, Data) {
                            "{\"input_ids\": [5, 6], \"labels\": [-100, -100]}\n"),
                  3, "DATA-NO-TARGET", "target.jsonl:2");
   expect_failure(with_data("long.txt", std::string(200, 'x')), 3, "DATA-OVERFLOW", "long.txt");
-  expect_failure(with_data("id.jsonl", "{\"input_ids\": [1, 2, 9999]}\n"), 3, "DATA-TYPE", "9999");
+  expect_failure(with_data("id.jsonl", "{\"input_ids\": [1, 2, 9999]}\n"), 3, "DATA-ID",
+                 "id.jsonl:1: input_ids[2] is 9999");
+  expect_failure(with_data("length.jsonl", "{\"input_ids\": [1, 2], \"labels\": [1]}\n"), 3,
+                 "DATA-LENGTH", "length.jsonl:1");
   expect_failure(run_here(tiny_gpt2(w) + Options{"data.train=/nowhere/at/all.txt"}), 3, "DATA-OPEN",
                  "/nowhere/at/all.txt");
   EXPECT_FALSE(fs::exists(w.path() / "run"));
