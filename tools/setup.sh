@@ -23,6 +23,7 @@ libcli11-dev        | pkg            | CLI11: the command line
 libpcre2-dev        | pkg            | PCRE2: how tokenizers split text into words
 libutf8proc-dev     | pkg            | utf8proc: Unicode normalisation for tokenizers
 zlib1g-dev          | pkg            | zlib: training data that is .gz
+libboost-context-dev | pkg           | Boost.Context: the fibers of the software GPU
 libgtest-dev        | pkg            | GoogleTest: the tests
 "
 

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "engine/core/error.h"
+#include "kernels/api/operations.h"
 
 namespace engine {
 namespace {
@@ -45,32 +46,30 @@ const char* name_of(MemoryCategory category) {
   return "?";
 }
 
-Memory::Memory(kernels::DeviceType device) : device_(device), next_meta_address_(kMetaPersistent) {
-  if (device_ == kernels::DeviceType::meta) {
+Memory::Memory(const kernels::Stream& stream)
+    : stream_(stream), next_meta_address_(kMetaPersistent) {
+  if (is_meta()) {
     arena_ = reinterpret_cast<char*>(kMetaArena);
     arena_capacity_ = size_t{1} << 45;
   }
 }
 
 Memory::~Memory() {
-  if (arena_ && device_ != kernels::DeviceType::meta) give_to_device(arena_);
+  if (arena_ && !is_meta()) give_to_device(arena_);
 }
 
 void* Memory::take_from_device(size_t bytes) {
-  if (device_ == kernels::DeviceType::meta) {
+  if (is_meta()) {
     void* data = reinterpret_cast<void*>(next_meta_address_);
     next_meta_address_ += bytes;
     return data;
   }
-  // Large blocks start on a huge page and ask for them: fewer TLB misses in matmul and AdamW.
-  constexpr size_t kHugePage = size_t{2} << 20;
-  const bool large = bytes >= 2 * kHugePage;
-  void* data = std::aligned_alloc(large ? kHugePage : kAlignment,
-                                  large ? (bytes + kHugePage - 1) / kHugePage * kHugePage : bytes);
-  if (data && large) madvise(data, bytes, MADV_HUGEPAGE);
+  void* const data = kernels::operations(stream_).allocate(stream_, bytes);
   if (!data) {
     throw Error(ExitCode::out_of_memory, "MEM-ALLOC",
-                fmt::format("the system refused {:.2f} GiB of memory", bytes / double(1 << 30)))
+                fmt::format("{} refused {:.2f} GiB of memory",
+                            device() == kernels::DeviceType::cuda ? "the GPU" : "the system",
+                            bytes / double(1 << 30)))
         .with("held", fmt::format("{:.2f} GiB by this run already", total_ / double(1 << 30)))
         .fix("see `--dry-run` for the memory plan and what would make it smaller");
   }
@@ -78,12 +77,12 @@ void* Memory::take_from_device(size_t bytes) {
 }
 
 void Memory::give_to_device(void* data) {
-  if (device_ != kernels::DeviceType::meta) std::free(data);
+  if (!is_meta()) kernels::operations(stream_).release(stream_, data);
 }
 
 void Memory::reserve_arena(size_t bytes) {
   kernels::require(live_transient_ == 0, "Memory::reserve_arena: transient blocks are alive");
-  if (device_ == kernels::DeviceType::meta) return;
+  if (is_meta()) return;
   if (arena_) give_to_device(arena_);
   arena_ = nullptr;
   arena_capacity_ = 0;

@@ -40,7 +40,8 @@ using MemoryBreakdown = std::array<size_t, kMemoryCategories>;
 
 class Memory {
  public:
-  explicit Memory(kernels::DeviceType device);
+  explicit Memory(const kernels::Stream& stream);
+  explicit Memory(kernels::DeviceType device) : Memory(kernels::Stream{.device = device}) {}
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
@@ -52,7 +53,7 @@ class Memory {
     bool persistent = false;
   };
 
-  // Alignment of every block: a cache line, an AVX-512 vector.
+  // Alignment of every block: a cache line, an AVX-512 vector, four 16-byte accesses of a GPU.
   static constexpr size_t kAlignment = 64;
 
   Block allocate(size_t bytes, MemoryCategory category, bool persistent);
@@ -71,14 +72,15 @@ class Memory {
   const MemoryBreakdown& peak_breakdown() const { return peak_breakdown_; }
   void reset_peak();
 
-  kernels::DeviceType device() const { return device_; }
+  kernels::DeviceType device() const { return stream_.device; }
+  bool is_meta() const { return device() == kernels::DeviceType::meta; }
 
  private:
   void* take_from_device(size_t bytes);
   void give_to_device(void* data);
   void count(const Block& block, bool allocated);
 
-  kernels::DeviceType device_;
+  kernels::Stream stream_;
   char* arena_ = nullptr;
   size_t arena_capacity_ = 0;
   size_t arena_end_ = 0;  // blocks live below this offset

@@ -79,7 +79,8 @@ class Tensor {
 // A device with its memory and stream: everything that runs operations takes one.
 class Runtime {
  public:
-  explicit Runtime(kernels::DeviceType device) : memory_(device) { stream_.device = device; }
+  explicit Runtime(const kernels::Stream& stream) : memory_(stream), stream_(stream) {}
+  explicit Runtime(kernels::DeviceType device) : Runtime(kernels::Stream{.device = device}) {}
 
   Memory& memory() { return memory_; }
   kernels::Stream stream() const { return stream_; }

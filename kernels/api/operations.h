@@ -1,5 +1,6 @@
 // All operations of one device, as a table of functions. Each backend fills one:
-//   kernels/cpu/operations.cpp. The meta device's functions do nothing (memory planning).
+// kernels/cpu/operations.cpp, and kernels/cuda/operations.cu for CUDA and for the software GPU. The
+// meta device's functions do nothing (memory planning).
 //
 // Usage:  operations(stream).matmul(stream, {.a = x, .b = w, ...});
 // Functions ending in _workspace give the bytes of scratch the call needs; they depend on shapes
@@ -64,12 +65,19 @@ struct Operations {
   void (*copy_to_device)(Stream, void* to, const void* from, size_t bytes);
   void (*copy_to_host)(Stream, void* to, const void* from, size_t bytes);  // complete on return
   void (*synchronize)(Stream);
+
+  // Memory of the device; null when there is too little. Aligned for every operation.
+  void* (*allocate)(Stream, size_t bytes);
+  void (*release)(Stream, void* data);
 };
 
-// The table of a device; throws std::logic_error for a device that this build lacks.
-const Operations& operations(DeviceType device);
-inline const Operations& operations(const Stream& stream) {
-  return operations(stream.device);
+// The table of a stream's device; throws std::logic_error for a device that this build lacks.
+const Operations& operations(const Stream& stream);
+inline const Operations& operations(DeviceType device) {
+  return operations(Stream{.device = device});
 }
+
+// Was this build made with the device?
+bool has_device(DeviceType device);
 
 }  // namespace engine::kernels

@@ -22,6 +22,10 @@ const char* name_of(DeviceType device) {
   switch (device) {
     case DeviceType::cpu:
       return "cpu";
+    case DeviceType::cuda:
+      return "cuda";
+    case DeviceType::simt:
+      return "simt";
     case DeviceType::meta:
       return "meta";
   }

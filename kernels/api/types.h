@@ -49,6 +49,8 @@ struct BFloat16 {
 
 enum class DeviceType : uint8_t {
   cpu,   // OpenMP
+  cuda,  // an NVIDIA GPU
+  simt,  // the kernels of `cuda` on the software GPU: slow, on every machine, and checked
   meta,  // computes nothing: dry runs that plan memory
 };
 
@@ -60,6 +62,8 @@ struct Stream {
   DeviceType device = DeviceType::cpu;
   int device_index = 0;
   void* handle = nullptr;  // native stream of the device; null on the CPU
+  // For meta: the device whose step is planned. Its workspaces are counted.
+  DeviceType planned = DeviceType::cpu;
 };
 
 // Contract violations are bugs of the caller (engine code), never of the user.

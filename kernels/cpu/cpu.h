@@ -34,5 +34,10 @@ void find_nonfinite(Stream, const FindNonfinite&);
 void set_zero(Stream, void* data, size_t bytes);
 void copy(Stream, void* to, const void* from, size_t bytes);
 void synchronize(Stream);
+void* allocate(Stream, size_t bytes);
+void release(Stream, void* data);
+
+// The table of these.
+const Operations& table();
 
 }  // namespace engine::kernels::cpu

@@ -1,4 +1,7 @@
+#include <sys/mman.h>
+
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 
 #include "kernels/cpu/convert.h"
@@ -86,5 +89,19 @@ void copy(Stream, void* to, const void* from, size_t bytes) {
 }
 
 void synchronize(Stream) {}  // operations have finished when they return
+
+void* allocate(Stream, size_t bytes) {
+  // Large blocks start on a huge page and ask for them: fewer TLB misses in matmul and AdamW.
+  constexpr size_t kCacheLine = 64, kHugePage = size_t{2} << 20;
+  const bool large = bytes >= 2 * kHugePage;
+  const size_t alignment = large ? kHugePage : kCacheLine;
+  void* const data = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (data && large) madvise(data, bytes, MADV_HUGEPAGE);
+  return data;
+}
+
+void release(Stream, void* data) {
+  std::free(data);
+}
 
 }  // namespace engine::kernels::cpu

@@ -1,6 +1,4 @@
-// The tables of the CPU and of the meta device.
-#include "kernels/api/operations.h"
-
+// The table of the CPU.
 #include "kernels/cpu/cpu.h"
 
 namespace engine::kernels {
@@ -39,62 +37,14 @@ constexpr Operations kCpu = {
     .copy_to_device = cpu::copy,
     .copy_to_host = cpu::copy,
     .synchronize = cpu::synchronize,
-};
-
-template <typename Arguments>
-void nothing(Stream, const Arguments&) {}
-void nothing_found(Stream, const FindNonfinite& arguments) {
-  *arguments.index = -1;
-}
-void no_bytes(Stream, void*, size_t) {}
-void no_copy(Stream, void*, const void*, size_t) {}
-
-// Workspaces are those of the CPU: shapes decide them, and the plan must be the same.
-constexpr Operations kMeta = {
-    .name = "meta",
-    .matmul = nothing<Matmul>,
-    .column_sum = nothing<ColumnSum>,
-    .attention_forward = nothing<AttentionForward>,
-    .attention_backward = nothing<AttentionBackward>,
-    .attention_backward_workspace = cpu::attention_backward_workspace,
-    .rope = nothing<Rope>,
-    .norm_forward = nothing<NormForward>,
-    .norm_backward = nothing<NormBackward>,
-    .norm_backward_workspace = cpu::norm_backward_workspace,
-    .activation_forward = nothing<ActivationForward>,
-    .activation_backward = nothing<ActivationBackward>,
-    .embedding_forward = nothing<EmbeddingForward>,
-    .embedding_backward = nothing<EmbeddingBackward>,
-    .embedding_backward_workspace = cpu::embedding_backward_workspace,
-    .gather_rows = nothing<GatherRows>,
-    .scatter_rows = nothing<GatherRows>,
-    .dropout = nothing<Dropout>,
-    .linear_cross_entropy = nothing<LinearCrossEntropy>,
-    .linear_cross_entropy_workspace = cpu::linear_cross_entropy_workspace,
-    .cross_entropy = nothing<CrossEntropy>,
-    .global_norm = nothing<GlobalNorm>,
-    .global_norm_workspace = cpu::global_norm_workspace,
-    .adamw = nothing<AdamW>,
-    .add = nothing<Add>,
-    .cast = nothing<Cast>,
-    .find_nonfinite = nothing_found,
-    .set_zero = no_bytes,
-    .copy = no_copy,
-    .copy_to_device = no_copy,
-    .copy_to_host = no_copy,
-    .synchronize = [](Stream) {},
+    .allocate = cpu::allocate,
+    .release = cpu::release,
 };
 
 }  // namespace
 
-const Operations& operations(DeviceType device) {
-  switch (device) {
-    case DeviceType::cpu:
-      return kCpu;
-    case DeviceType::meta:
-      return kMeta;
-  }
-  throw std::logic_error("operations: this build has no such device");
+const Operations& cpu::table() {
+  return kCpu;
 }
 
 }  // namespace engine::kernels

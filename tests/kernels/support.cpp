@@ -14,16 +14,6 @@ namespace {
 
 constexpr size_t kCanaryBytes = 256;
 
-void* allocate_on_device(Stream stream, size_t bytes) {
-  // std::aligned_alloc wants a multiple of the alignment. A cache line, as the engine allocates.
-  if (stream.device == DeviceType::cpu) return std::aligned_alloc(64, (bytes + 63) / 64 * 64);
-  throw std::logic_error("tests: no allocator for this device");
-}
-
-void free_on_device(Stream stream, void* data) {
-  if (stream.device == DeviceType::cpu) std::free(data);
-}
-
 double largest(const Values& values) {
   double result = 0;
   for (double value : values) result = std::max(result, std::abs(value));
@@ -33,7 +23,7 @@ double largest(const Values& values) {
 }  // namespace
 
 std::vector<DeviceType> test_devices() {
-  return {DeviceType::cpu};
+  return {DeviceType::cpu, DeviceType::simt};
 }
 
 double rounded(DType dtype, double value) {
@@ -56,7 +46,7 @@ DeviceArray::DeviceArray(Stream stream, DType dtype, int64_t count)
     : stream_(stream), dtype_(dtype), count_(count) {
   const std::vector<std::byte> poison(kCanaryBytes + count * size_of(dtype) + kCanaryBytes,
                                       std::byte{0xFF});
-  allocation_ = allocate_on_device(stream, poison.size());
+  allocation_ = operations(stream).allocate(stream, poison.size());
   operations(stream).copy_to_device(stream, allocation_, poison.data(), poison.size());
   data_ = static_cast<std::byte*>(allocation_) + kCanaryBytes;
 }
@@ -100,7 +90,7 @@ DeviceArray::~DeviceArray() {
   EXPECT_TRUE(untouched(start)) << "the kernel wrote before an array of " << count_;
   EXPECT_TRUE(untouched(start + kCanaryBytes + bytes))
       << "the kernel wrote past an array of " << count_;
-  free_on_device(stream_, allocation_);
+  operations(stream_).release(stream_, allocation_);
 }
 
 std::vector<std::byte> DeviceArray::bytes() const {

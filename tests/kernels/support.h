@@ -30,6 +30,8 @@ class KernelTest : public ::testing::TestWithParam<DeviceType> {
  protected:
   Stream stream() const { return {.device = GetParam()}; }
   const Operations& ops() const { return operations(GetParam()); }
+  // The software GPU is some hundred times slower: fewer or smaller cases, never other checks.
+  bool simulated() const { return GetParam() == DeviceType::simt; }
 };
 
 #define ENGINE_KERNEL_TEST_SUITE(Suite)                                                \

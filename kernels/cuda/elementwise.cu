@@ -1,0 +1,176 @@
+// add, cast and find_nonfinite: one pass over memory, 16 bytes per access where alignment allows.
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device/launch.h"
+#include "kernels/cuda/device/warp.h"
+
+namespace engine::kernels::ENGINE_GPU {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kPerThread = 8;  // elements: 16 bytes of bf16, or two loads of fp32
+
+// Blocks for `count` elements. Large arrays: every block takes several pieces (grid-stride loop).
+unsigned blocks_for(int64_t count) {
+  const int64_t blocks = ceil_div<int64_t>(count, kThreads * kPerThread);
+  return static_cast<unsigned>(blocks < 65536 ? blocks : 65536);
+}
+
+// 8 elements from i on; `whole` if all exist and the array starts on a 16-byte boundary.
+template <typename T>
+ENGINE_DEVICE void load_eight(float (&x)[8], const T* p, int64_t i, int64_t count, bool whole) {
+  if (whole) {
+    constexpr int N = kVectorWidth<T>;
+#pragma unroll
+    for (int part = 0; part < 8 / N; ++part) {
+      const auto vector = load_once<N>(p + i + part * N);
+#pragma unroll
+      for (int j = 0; j < N; ++j) x[part * N + j] = to_float(vector[j]);
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < 8; ++j) x[j] = i + j < count ? to_float(load(p + i + j)) : 0.0f;
+  }
+}
+template <typename T>
+ENGINE_DEVICE void store_eight(T* p, const float (&x)[8], int64_t i, int64_t count, bool whole) {
+  if (whole) {
+    constexpr int N = kVectorWidth<T>;
+#pragma unroll
+    for (int part = 0; part < 8 / N; ++part) {
+      Vector<T, N> vector;
+#pragma unroll
+      for (int j = 0; j < N; ++j) vector[j] = from_float<T>(x[part * N + j]);
+      store_vector(p + i + part * N, vector);
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      if (i + j < count) store(p + i + j, from_float<T>(x[j]));
+    }
+  }
+}
+
+struct Sum {
+  const void* a;
+  const void* b;  // null: a alone, converted
+  void* out;
+  int64_t count;
+  bool aligned;
+};
+
+template <typename A, typename B, typename Out>
+__global__ void __launch_bounds__(kThreads) add_kernel(const Sum sum) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * kPerThread;
+  for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPerThread;
+       i < sum.count; i += step) {
+    const bool whole = sum.aligned && i + kPerThread <= sum.count;
+    float a[8];
+    load_eight(a, static_cast<const A*>(sum.a), i, sum.count, whole);
+    if (sum.b) {
+      float b[8];
+      load_eight(b, static_cast<const B*>(sum.b), i, sum.count, whole);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) a[j] += b[j];
+    }
+    store_eight(static_cast<Out*>(sum.out), a, i, sum.count, whole);
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    find_nonfinite_kernel(const T* x, int64_t count, int64_t* first) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
+       i += step) {
+    const float value = to_float(load(x + i));
+    if (!(fabsf(value) <= 3.402823466e38f)) {  // also true for NaN
+      atomic_min(first, i);
+      return;
+    }
+  }
+}
+
+bool aligned_to_16(const void* a, const void* b, const void* c) {
+  return (reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b) |
+          reinterpret_cast<uintptr_t>(c)) %
+             16 ==
+         0;
+}
+
+template <typename A, typename B>
+void launch_add(Stream stream, const Sum& sum, DType out) {
+  const LaunchConfig config{.grid = {blocks_for(sum.count)}, .block = {kThreads}};
+  if (out == DType::bf16) {
+    launch(stream, "add", add_kernel<A, B, BFloat16>, config, sum);
+  } else {
+    launch(stream, "add", add_kernel<A, B, float>, config, sum);
+  }
+}
+
+void check_float(DType dtype) {
+  require(dtype == DType::f32 || dtype == DType::bf16, "elementwise: fp32 or bf16 only");
+}
+
+}  // namespace
+
+void add(Stream stream, const Add& arguments) {
+  check_float(arguments.a_dtype);
+  check_float(arguments.b_dtype);
+  check_float(arguments.out_dtype);
+  Sum sum{arguments.a, arguments.b, arguments.out, arguments.count,
+          aligned_to_16(arguments.a, arguments.b, arguments.out)};
+  const bool a_bf16 = arguments.a_dtype == DType::bf16, b_bf16 = arguments.b_dtype == DType::bf16;
+  if (a_bf16 && b_bf16) {
+    launch_add<BFloat16, BFloat16>(stream, sum, arguments.out_dtype);
+  } else if (!a_bf16 && !b_bf16) {
+    launch_add<float, float>(stream, sum, arguments.out_dtype);
+  } else {
+    if (a_bf16) {  // the sum is the same either way round
+      const void* const a = sum.a;
+      sum.a = sum.b;
+      sum.b = a;
+    }
+    launch_add<float, BFloat16>(stream, sum, arguments.out_dtype);
+  }
+}
+
+void cast(Stream stream, const Cast& arguments) {
+  if (arguments.from == arguments.to) {
+    copy(stream, arguments.out, arguments.x,
+         static_cast<size_t>(arguments.count) * size_of(arguments.from));
+    return;
+  }
+  check_float(arguments.from);
+  check_float(arguments.to);
+  const Sum sum{arguments.x, nullptr, arguments.out, arguments.count,
+                aligned_to_16(arguments.x, nullptr, arguments.out)};
+  if (arguments.from == DType::bf16) {
+    launch_add<BFloat16, BFloat16>(stream, sum, arguments.to);
+  } else {
+    launch_add<float, float>(stream, sum, arguments.to);
+  }
+}
+
+void find_nonfinite(Stream stream, const FindNonfinite& arguments) {
+  check_float(arguments.dtype);
+  *arguments.index = -1;
+  if (arguments.count == 0) return;
+  // A search after something went wrong, never in a normal step: it may allocate.
+  auto* const first = static_cast<int64_t*>(allocate(stream, sizeof(int64_t)));
+  if (!first) throw GpuError("find_nonfinite: no device memory left for 8 bytes");
+  int64_t found = INT64_MAX;
+  copy_to_device(stream, first, &found, sizeof found);
+  const LaunchConfig config{.grid = {blocks_for(arguments.count)}, .block = {kThreads}};
+  if (arguments.dtype == DType::bf16) {
+    launch(stream, "find_nonfinite", find_nonfinite_kernel<BFloat16>, config,
+           static_cast<const BFloat16*>(arguments.x), arguments.count, first);
+  } else {
+    launch(stream, "find_nonfinite", find_nonfinite_kernel<float>, config,
+           static_cast<const float*>(arguments.x), arguments.count, first);
+  }
+  copy_to_host(stream, &found, first, sizeof found);
+  release(stream, first);
+  if (found != INT64_MAX) *arguments.index = found;
+}
+
+}  // namespace engine::kernels::ENGINE_GPU

@@ -1,0 +1,5 @@
+# The kernels, relative to this folder. Each is compiled by the host compiler for the software GPU
+# and, where there is a CUDA toolkit, by nvcc.
+set(ENGINE_GPU_KERNELS
+  elementwise.cu
+  operations.cu)

@@ -1,0 +1,103 @@
+// operations(): the devices of this build, and the meta device made from them.
+#include "kernels/api/operations.h"
+
+#include <array>
+
+#include "kernels/cpu/cpu.h"
+
+namespace engine::kernels {
+
+// kernels/cuda/operations.cu, compiled for each.
+namespace simt {
+const Operations& table();
+}
+#if ENGINE_HAS_CUDA
+namespace cuda {
+const Operations& table();
+}
+#endif
+
+namespace {
+
+template <typename Arguments>
+void nothing(Stream, const Arguments&) {}
+
+// Computes nothing; workspaces are those of the device that is planned for.
+Operations plan(const Operations& device) {
+  return {
+      .name = "meta",
+      .matmul = nothing<Matmul>,
+      .column_sum = nothing<ColumnSum>,
+      .attention_forward = nothing<AttentionForward>,
+      .attention_backward = nothing<AttentionBackward>,
+      .attention_backward_workspace = device.attention_backward_workspace,
+      .rope = nothing<Rope>,
+      .norm_forward = nothing<NormForward>,
+      .norm_backward = nothing<NormBackward>,
+      .norm_backward_workspace = device.norm_backward_workspace,
+      .activation_forward = nothing<ActivationForward>,
+      .activation_backward = nothing<ActivationBackward>,
+      .embedding_forward = nothing<EmbeddingForward>,
+      .embedding_backward = nothing<EmbeddingBackward>,
+      .embedding_backward_workspace = device.embedding_backward_workspace,
+      .gather_rows = nothing<GatherRows>,
+      .scatter_rows = nothing<GatherRows>,
+      .dropout = nothing<Dropout>,
+      .linear_cross_entropy = nothing<LinearCrossEntropy>,
+      .linear_cross_entropy_workspace = device.linear_cross_entropy_workspace,
+      .cross_entropy = nothing<CrossEntropy>,
+      .global_norm = nothing<GlobalNorm>,
+      .global_norm_workspace = device.global_norm_workspace,
+      .adamw = nothing<AdamW>,
+      .add = nothing<Add>,
+      .cast = nothing<Cast>,
+      .find_nonfinite = [](Stream, const FindNonfinite& arguments) { *arguments.index = -1; },
+      .set_zero = [](Stream, void*, size_t) {},
+      .copy = [](Stream, void*, const void*, size_t) {},
+      .copy_to_device = [](Stream, void*, const void*, size_t) {},
+      .copy_to_host = [](Stream, void*, const void*, size_t) {},
+      .synchronize = [](Stream) {},
+      .allocate = [](Stream, size_t) -> void* { return nullptr; },
+      .release = [](Stream, void*) {},
+  };
+}
+
+const Operations* table_of(DeviceType device) {
+  switch (device) {
+    case DeviceType::cpu:
+      return &cpu::table();
+    case DeviceType::simt:
+      return &simt::table();
+    case DeviceType::cuda:
+#if ENGINE_HAS_CUDA
+      return &cuda::table();
+#endif
+    case DeviceType::meta:
+      break;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool has_device(DeviceType device) {
+  return device == DeviceType::meta || table_of(device) != nullptr;
+}
+
+const Operations& operations(const Stream& stream) {
+  const bool planning = stream.device == DeviceType::meta;
+  const DeviceType device = planning ? stream.planned : stream.device;
+  const Operations* const table = table_of(device);
+  if (!table) throw std::logic_error("operations: this build has no such device");
+  if (!planning) return *table;
+  static const std::array<Operations, 3> plans = [] {
+    std::array<Operations, 3> all{};
+    for (DeviceType real : {DeviceType::cpu, DeviceType::cuda, DeviceType::simt}) {
+      if (const Operations* const of = table_of(real)) all[static_cast<size_t>(real)] = plan(*of);
+    }
+    return all;
+  }();
+  return plans[static_cast<size_t>(device)];
+}
+
+}  // namespace engine::kernels

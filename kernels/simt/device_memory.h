@@ -1,0 +1,23 @@
+// The memory of the software GPU: blocks of host memory, known by address, so that every access of
+// a kernel is checked against them.
+#pragma once
+
+#include <cstddef>
+
+namespace engine::kernels::simt {
+
+// Filled with 0xFF, which is NaN in fp32 and bf16: what was never written shows. 256-byte aligned,
+// as cudaMalloc gives it. Null when the system has no memory left.
+void* allocate_device_memory(size_t bytes);
+void free_device_memory(void* data);  // null is allowed
+
+// The allocation that holds `address`, or null pointers.
+struct DeviceAllocation {
+  const std::byte* begin = nullptr;
+  const std::byte* end = nullptr;
+};
+DeviceAllocation find_device_allocation(const void* address);
+// The allocation nearest below `address`, to say in an error what was probably meant.
+DeviceAllocation nearest_device_allocation(const void* address);
+
+}  // namespace engine::kernels::simt

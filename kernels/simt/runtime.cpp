@@ -1,0 +1,42 @@
+// Memory, copies and properties of the software GPU. Operations run at once: a stream has no queue.
+#include "kernels/cuda/cuda.h"
+#include "kernels/simt/device_memory.h"
+
+namespace engine::kernels::simt {
+
+void* allocate(Stream, size_t bytes) {
+  return allocate_device_memory(bytes);
+}
+
+void release(Stream, void* data) {
+  free_device_memory(data);
+}
+
+void set_zero(Stream, void* data, size_t bytes) {
+  if (bytes) std::memset(data, 0, bytes);
+}
+
+void copy(Stream, void* to, const void* from, size_t bytes) {
+  if (bytes) std::memmove(to, from, bytes);
+}
+
+void copy_to_device(Stream stream, void* to, const void* from, size_t bytes) {
+  copy(stream, to, from, bytes);
+}
+
+void copy_to_host(Stream stream, void* to, const void* from, size_t bytes) {
+  copy(stream, to, from, bytes);
+}
+
+void synchronize(Stream) {}
+
+// Few multiprocessors: a persistent kernel's blocks then have several tiles each to go through.
+int multiprocessors(Stream) {
+  return 4;
+}
+
+int compute_capability(Stream) {
+  return 90;
+}
+
+}  // namespace engine::kernels::simt
