@@ -159,6 +159,10 @@ void run(Cluster& cluster) {
       run_async(cluster, all_wait);
     }
   }
+  if (cluster.work) {
+    cluster.work->blocks += static_cast<int64_t>(cluster.blocks.size());
+    for (Warp* warp : warps) count_accesses(*warp);
+  }
   // Bulk stores that nobody waited for still happen: the hardware finishes them.
   current_thread = cluster.blocks[0]->threads[0].get();
   while (!cluster.async.empty()) run_async(cluster, true);
@@ -309,6 +313,9 @@ void launch(const char* kernel, const LaunchShape& shape, const std::function<vo
 #pragma omp parallel num_threads(workers)
   {
     Cluster cluster;
+    KernelWork work;
+    const bool count_work = counting.load(std::memory_order_relaxed);
+    if (count_work) cluster.work = &work;
     body_of_launch = &body;
 #pragma omp for schedule(dynamic)
     for (uint64_t i = 0; i < count; ++i) {
@@ -327,9 +334,12 @@ void launch(const char* kernel, const LaunchShape& shape, const std::function<vo
         stop = true;
         // Threads that never finished leave their waits behind: start the next one afresh.
         cluster = Cluster{};
+        if (count_work) cluster.work = &work;
       }
     }
     current_thread = nullptr;
+    if (omp_get_thread_num() == 0) work.launches = 1;
+    if (count_work) add_to_totals(kernel, work);
   }
   if (first_fault) std::rethrow_exception(first_fault);
 }

@@ -91,6 +91,9 @@ void sync_block() {
   }
   const int threads = self().block->num_threads;
   if (arrive(0, threads)) {
+    if (this_cluster().work) {
+      for (Warp& warp : self().block->warps) count_accesses(warp);
+    }
     release(self().block->barriers[0]);
   } else {
     self().block->barriers[0].waiting.push_back(&self());
@@ -137,6 +140,10 @@ void check_global(const void* address, size_t bytes, Access access) {
   // or freed while a kernel runs, and begin of the launch forgets them.
   const auto* const begin = static_cast<const std::byte*>(address);
   Block& block = *self().block;
+  if (block.cluster->work) {
+    note_access(address, bytes,
+                access == Access::read ? AccessKind::global_read : AccessKind::global_write);
+  }
   DeviceAllocation* const recent = block.recent_allocations;
   for (int i = 0; i < Block::kRecentAllocations; ++i) {
     if (begin >= recent[i].begin && begin + bytes <= recent[i].end) [[likely]] {
@@ -168,6 +175,7 @@ void check_global(const void* address, size_t bytes, Access access) {
 void check_shared(const void* address, size_t bytes, Access access) {
   const auto* const begin = static_cast<const std::byte*>(address);
   const Block* block = self().block;
+  if (block->cluster->work) note_access(address, bytes, AccessKind::shared);
   if (begin < block->shared || begin + bytes > block->shared + block->shared_bytes) {
     const Cluster& cluster = *block->cluster;
     bool remote = false;

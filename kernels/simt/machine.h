@@ -9,6 +9,7 @@
 // kernel is deadlocked and the report says who waits for what.
 #pragma once
 
+#include <atomic>
 #include <cstdarg>
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/simt/counters.h"
 #include "kernels/simt/device_memory.h"
 #include "kernels/simt/fiber.h"
 #include "kernels/simt/launch.h"
@@ -43,6 +45,14 @@ struct PendingCopy {
   int group;
 };
 
+// For counters.h: an access to memory that has been made.
+struct AccessRecord {
+  uintptr_t address;
+  uint32_t bytes;
+};
+enum class AccessKind : uint8_t { global_read, global_write, shared };
+inline constexpr size_t kAccessKinds = 3;
+
 struct Thread : Fiber {
   Dim3 thread_index, block_index;
   int linear = 0;  // index in the block
@@ -55,6 +65,7 @@ struct Thread : Fiber {
   std::vector<PendingCopy> copies;  // cp.async, in order of issue
   int copy_group = 0;               // the group that is being filled
   unsigned cluster_phase = 0;
+  std::vector<AccessRecord> accesses[kAccessKinds];  // while counting, until the warp is together
 };
 
 struct Warp {
@@ -113,6 +124,7 @@ struct Cluster {
   std::deque<AsyncWork> async;
   uint64_t next_ticket = 1;
   std::exception_ptr fault;
+  KernelWork* work = nullptr;  // null unless counting
 
   uint32_t random() {  // xorshift64*
     random_state ^= random_state >> 12;
@@ -139,6 +151,22 @@ inline Cluster& this_cluster() {
 void wait_for(const char* what, uint64_t detail = 0);
 void wake(Thread& thread);
 
+// --- Counting (counters.h) ---------------------------------------------------------------------
+
+extern std::atomic<bool> counting;
+void note_access(const void* address, size_t bytes, AccessKind kind);
+// Counts what the lanes of a warp have done since they were last together.
+void count_accesses(Warp& warp);
+void add_to_totals(const std::string& kernel, const KernelWork& work);
+
+inline void count_special_function() {
+  if (KernelWork* const work = this_cluster().work) ++work->special_functions;
+}
+// A matrix instruction of a warp or warpgroup: 2 m n k.
+inline void count_tensor_flops(int64_t flops) {
+  if (KernelWork* const work = this_cluster().work) work->tensor_flops += flops;
+}
+
 // --- Warps -------------------------------------------------------------------------------------
 
 // Gathers all 32 lanes at one operation; the last one to come runs `together` for the whole warp.
@@ -158,6 +186,7 @@ void gather_warp(const char* what, Together together) {
     return;
   }
   together(warp);
+  if (this_cluster().work) count_accesses(warp);
   warp.arrived = 0;
   warp.parity ^= 1;
   warp.ready = 0xffffffffu;

@@ -125,6 +125,7 @@ void mma_m16n8k16(float* d, const uint32_t* a, const uint32_t* b) {
     }
     load_d(warp, matrix_d);
     multiply(matrix_d, matrix_a, matrix_b);
+    count_tensor_flops(2 * 16 * 8 * 16);
     store_d(warp, matrix_d);
   });
 }
@@ -145,6 +146,7 @@ void mma_m16n8k8(float* d, const uint32_t* a, const uint32_t* b) {
     }
     load_d(warp, matrix_d);
     multiply(matrix_d, matrix_a, matrix_b);
+    count_tensor_flops(2 * 16 * 8 * 8);
     store_d(warp, matrix_d);
   });
 }

@@ -18,6 +18,7 @@ ENGINE_DEVICE float exp2_approx(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #else
+  count_special_function();
   const float y = ::exp2f(x);
   return y < 1.17549435e-38f ? 0.0f : y;
 #endif
@@ -32,6 +33,7 @@ ENGINE_DEVICE float reciprocal_approx(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #else
+  count_special_function();
   return 1.0f / x;
 #endif
 }
@@ -42,6 +44,7 @@ ENGINE_DEVICE float tanh_approx(float x) {
   asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #else
+  count_special_function();
   return ::tanhf(x);
 #endif
 }
