@@ -56,9 +56,16 @@ Operations plan(const Operations& device) {
       .copy = [](Stream, void*, const void*, size_t) {},
       .copy_to_device = [](Stream, void*, const void*, size_t) {},
       .copy_to_host = [](Stream, void*, const void*, size_t) {},
+      .copy_to_host_async = [](Stream, void*, const void*, size_t) {},
       .synchronize = [](Stream) {},
       .allocate = [](Stream, size_t) -> void* { return nullptr; },
       .release = [](Stream, void*) {},
+      .allocate_pinned = [](Stream, size_t) -> void* { return nullptr; },
+      .release_pinned = [](Stream, void*) {},
+      .create_stream = [](Stream) -> void* { return nullptr; },
+      .destroy_stream = [](Stream) {},
+      .count_devices = [] { return DeviceCount{.count = 1}; },
+      .device_info = [](Stream) { return DeviceInfo{.name = "no device"}; },
   };
 }
 

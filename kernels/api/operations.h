@@ -10,6 +10,7 @@
 #include "kernels/api/activation.h"
 #include "kernels/api/attention.h"
 #include "kernels/api/cross_entropy.h"
+#include "kernels/api/device.h"
 #include "kernels/api/dropout.h"
 #include "kernels/api/elementwise.h"
 #include "kernels/api/embedding.h"
@@ -62,13 +63,27 @@ struct Operations {
 
   void (*set_zero)(Stream, void* data, size_t bytes);
   void (*copy)(Stream, void* to, const void* from, size_t bytes);  // within the device
+  // The host's memory may be changed when the call returns; pinned memory only after the next
+  // synchronize() or copy_to_host().
   void (*copy_to_device)(Stream, void* to, const void* from, size_t bytes);
   void (*copy_to_host)(Stream, void* to, const void* from, size_t bytes);  // complete on return
+  // To pinned memory: complete after the next synchronize() or copy_to_host().
+  void (*copy_to_host_async)(Stream, void* to, const void* from, size_t bytes);
   void (*synchronize)(Stream);
 
   // Memory of the device; null when there is too little. Aligned for every operation.
   void* (*allocate)(Stream, size_t bytes);
   void (*release)(Stream, void* data);
+  // Host memory that the device copies from and to by itself; null when there is too little.
+  void* (*allocate_pinned)(Stream, size_t bytes);
+  void (*release_pinned)(Stream, void* data);
+
+  // A queue of its own for Stream::handle (null where operations run at once), and its end.
+  void* (*create_stream)(Stream);
+  void (*destroy_stream)(Stream);
+  // Devices of this type on this machine. Never throws: what is wrong is in the answer.
+  DeviceCount (*count_devices)();
+  DeviceInfo (*device_info)(Stream);
 };
 
 // The table of a stream's device; throws std::logic_error for a device that this build lacks.

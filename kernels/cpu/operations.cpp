@@ -36,9 +36,16 @@ constexpr Operations kCpu = {
     .copy = cpu::copy,
     .copy_to_device = cpu::copy,
     .copy_to_host = cpu::copy,
+    .copy_to_host_async = cpu::copy,
     .synchronize = cpu::synchronize,
     .allocate = cpu::allocate,
     .release = cpu::release,
+    .allocate_pinned = cpu::allocate,
+    .release_pinned = cpu::release,
+    .create_stream = [](Stream) -> void* { return nullptr; },
+    .destroy_stream = [](Stream) {},
+    .count_devices = [] { return DeviceCount{.count = 1}; },
+    .device_info = [](Stream) { return DeviceInfo{.name = "CPU"}; },
 };
 
 }  // namespace

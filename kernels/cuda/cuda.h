@@ -14,7 +14,14 @@ void set_zero(Stream stream, void* data, size_t bytes);
 void copy(Stream stream, void* to, const void* from, size_t bytes);
 void copy_to_device(Stream stream, void* to, const void* from, size_t bytes);
 void copy_to_host(Stream stream, void* to, const void* from, size_t bytes);
+void copy_to_host_async(Stream stream, void* to, const void* from, size_t bytes);
 void synchronize(Stream stream);
+void* allocate_pinned(Stream stream, size_t bytes);
+void release_pinned(Stream stream, void* data);
+void* create_stream(Stream stream);
+void destroy_stream(Stream stream);
+DeviceCount count_devices();
+DeviceInfo device_info(Stream stream);
 // Streaming multiprocessors, and compute capability as 10 * major + minor.
 int multiprocessors(Stream stream);
 int compute_capability(Stream stream);

@@ -13,9 +13,16 @@ const Operations& table() {
       .copy = copy,
       .copy_to_device = copy_to_device,
       .copy_to_host = copy_to_host,
+      .copy_to_host_async = copy_to_host_async,
       .synchronize = synchronize,
       .allocate = allocate,
       .release = release,
+      .allocate_pinned = allocate_pinned,
+      .release_pinned = release_pinned,
+      .create_stream = create_stream,
+      .destroy_stream = destroy_stream,
+      .count_devices = count_devices,
+      .device_info = device_info,
   };
   return operations;
 }

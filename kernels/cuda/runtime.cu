@@ -50,14 +50,81 @@ void copy_to_device(Stream stream, void* to, const void* from, size_t bytes) {
 }
 
 void copy_to_host(Stream stream, void* to, const void* from, size_t bytes) {
+  copy_to_host_async(stream, to, from, bytes);
+  synchronize(stream);
+}
+
+void copy_to_host_async(Stream stream, void* to, const void* from, size_t bytes) {
   if (!bytes) return;
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, native(stream)),
         "cudaMemcpyAsync, device to host");
-  synchronize(stream);
 }
 
 void synchronize(Stream stream) {
   check(cudaStreamSynchronize(native(stream)), "cudaStreamSynchronize");
+}
+
+void* allocate_pinned(Stream stream, size_t bytes) {
+  check(cudaSetDevice(stream.device_index), "cudaSetDevice");
+  void* data = nullptr;
+  const cudaError_t status = cudaMallocHost(&data, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  check(status, "cudaMallocHost");
+  return data;
+}
+
+void release_pinned(Stream, void* data) {
+  cudaFreeHost(data);
+}
+
+void* create_stream(Stream stream) {
+  // The current device is a property of the thread: kernels are launched where the stream was made.
+  check(cudaSetDevice(stream.device_index), "cudaSetDevice");
+  cudaStream_t made = nullptr;
+  check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  return made;
+}
+
+void destroy_stream(Stream stream) {
+  if (stream.handle) cudaStreamDestroy(native(stream));
+}
+
+DeviceCount count_devices() {
+  DeviceCount result;
+  const cudaError_t status = cudaGetDeviceCount(&result.count);
+  if (status == cudaSuccess && result.count > 0) return result;
+  result.count = 0;
+  result.message = cudaGetErrorString(status);
+  switch (status) {
+    case cudaErrorInsufficientDriver:  // also when there is none
+    case cudaErrorStubLibrary:
+    case cudaErrorSystemDriverMismatch:
+      result.problem = DeviceCount::Problem::no_driver;
+      break;
+    case cudaSuccess:
+    case cudaErrorNoDevice:
+      result.problem = DeviceCount::Problem::no_device;
+      break;
+    default:
+      result.problem = DeviceCount::Problem::other;
+      break;
+  }
+  cudaGetLastError();
+  return result;
+}
+
+DeviceInfo device_info(Stream stream) {
+  check(cudaSetDevice(stream.device_index), "cudaSetDevice");
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, stream.device_index), "cudaGetDeviceProperties");
+  DeviceInfo info{.name = properties.name,
+                  .multiprocessors = properties.multiProcessorCount,
+                  .compute_capability = 10 * properties.major + properties.minor};
+  check(cudaMemGetInfo(&info.free_memory, &info.total_memory), "cudaMemGetInfo");
+  return info;
 }
 
 int multiprocessors(Stream stream) {

@@ -304,6 +304,7 @@ void launch(const char* kernel, const LaunchShape& shape, const std::function<vo
   const uint64_t count = uint64_t{shape.grid.x} / shape.cluster * shape.grid.y * shape.grid.z;
   if (count == 0) throw KernelFault(name + "an empty grid");
 
+  const DeviceAccess access;
   std::exception_ptr first_fault;
   uint64_t first_block = count;
   std::mutex fault_mutex;

@@ -16,10 +16,12 @@ void release(Stream, void* data) {
 }
 
 void set_zero(Stream, void* data, size_t bytes) {
+  const DeviceAccess access;
   if (bytes) std::memset(data, 0, bytes);
 }
 
 void copy(Stream, void* to, const void* from, size_t bytes) {
+  const DeviceAccess access;
   if (bytes) std::memmove(to, from, bytes);
 }
 

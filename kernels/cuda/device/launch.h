@@ -8,21 +8,11 @@
 // synchronisation.
 #pragma once
 
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 
+#include "kernels/api/device.h"
 #include "kernels/cuda/device/platform.h"
-
-namespace engine::kernels {
-
-// A call to the GPU failed: what, and the driver's words.
-class GpuError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-}  // namespace engine::kernels
 
 namespace engine::kernels::ENGINE_GPU {
 
