@@ -15,7 +15,6 @@ cmake               | cmd:cmake      | the build, 3.25 or newer
 ninja-build         | cmd:ninja      | the build, in parallel
 ccache              | cmd:ccache     | objects that were compiled before
 git                 | cmd:git        | the commit that engine --version names
-pkg-config          | cmd:pkg-config | finds PCRE2 and utf8proc
 libfmt-dev          | pkg            | fmt: text formatting
 libyaml-cpp-dev     | pkg            | yaml-cpp: configs
 nlohmann-json3-dev  | pkg            | JSON: checkpoints, tokenizers, metrics
