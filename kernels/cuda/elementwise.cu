@@ -1,5 +1,6 @@
 // add, cast and find_nonfinite: one pass over memory, 16 bytes per access where alignment allows.
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device/eight.h"
 #include "kernels/cuda/device/launch.h"
 #include "kernels/cuda/device/warp.h"
 
@@ -13,41 +14,6 @@ constexpr int kPerThread = 8;  // elements: 16 bytes of bf16, or two loads of fp
 unsigned blocks_for(int64_t count) {
   const int64_t blocks = ceil_div<int64_t>(count, kThreads * kPerThread);
   return static_cast<unsigned>(blocks < 65536 ? blocks : 65536);
-}
-
-// 8 elements from i on; `whole` if all exist and the array starts on a 16-byte boundary.
-template <typename T>
-ENGINE_DEVICE void load_eight(float (&x)[8], const T* p, int64_t i, int64_t count, bool whole) {
-  if (whole) {
-    constexpr int N = kVectorWidth<T>;
-#pragma unroll
-    for (int part = 0; part < 8 / N; ++part) {
-      const auto vector = load_once<N>(p + i + part * N);
-#pragma unroll
-      for (int j = 0; j < N; ++j) x[part * N + j] = to_float(vector[j]);
-    }
-  } else {
-#pragma unroll
-    for (int j = 0; j < 8; ++j) x[j] = i + j < count ? to_float(load(p + i + j)) : 0.0f;
-  }
-}
-template <typename T>
-ENGINE_DEVICE void store_eight(T* p, const float (&x)[8], int64_t i, int64_t count, bool whole) {
-  if (whole) {
-    constexpr int N = kVectorWidth<T>;
-#pragma unroll
-    for (int part = 0; part < 8 / N; ++part) {
-      Vector<T, N> vector;
-#pragma unroll
-      for (int j = 0; j < N; ++j) vector[j] = from_float<T>(x[part * N + j]);
-      store_vector(p + i + part * N, vector);
-    }
-  } else {
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      if (i + j < count) store(p + i + j, from_float<T>(x[j]));
-    }
-  }
 }
 
 struct Sum {
@@ -64,15 +30,16 @@ __global__ void __launch_bounds__(kThreads) add_kernel(const Sum sum) {
   for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPerThread;
        i < sum.count; i += step) {
     const bool whole = sum.aligned && i + kPerThread <= sum.count;
+    const int64_t valid = sum.count - i;
     float a[8];
-    load_eight(a, static_cast<const A*>(sum.a), i, sum.count, whole);
+    to_floats(a, load_eight_once(static_cast<const A*>(sum.a) + i, valid, whole));
     if (sum.b) {
       float b[8];
-      load_eight(b, static_cast<const B*>(sum.b), i, sum.count, whole);
+      to_floats(b, load_eight_once(static_cast<const B*>(sum.b) + i, valid, whole));
 #pragma unroll
       for (int j = 0; j < 8; ++j) a[j] += b[j];
     }
-    store_eight(static_cast<Out*>(sum.out), a, i, sum.count, whole);
+    store_eight(static_cast<Out*>(sum.out) + i, a, valid, whole);
   }
 }
 
@@ -88,13 +55,6 @@ __global__ void __launch_bounds__(kThreads)
       return;
     }
   }
-}
-
-bool aligned_to_16(const void* a, const void* b, const void* c) {
-  return (reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b) |
-          reinterpret_cast<uintptr_t>(c)) %
-             16 ==
-         0;
 }
 
 template <typename A, typename B>
@@ -143,7 +103,7 @@ void cast(Stream stream, const Cast& arguments) {
   check_float(arguments.from);
   check_float(arguments.to);
   const Sum sum{arguments.x, nullptr, arguments.out, arguments.count,
-                aligned_to_16(arguments.x, nullptr, arguments.out)};
+                aligned_to_16(arguments.x, arguments.out)};
   if (arguments.from == DType::bf16) {
     launch_add<BFloat16, BFloat16>(stream, sum, arguments.to);
   } else {

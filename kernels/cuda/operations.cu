@@ -6,6 +6,10 @@ namespace engine::kernels::ENGINE_GPU {
 const Operations& table() {
   static constexpr Operations operations = {
       .name = kDeviceName,
+      .rope = rope,
+      .norm_forward = norm_forward,
+      .norm_backward = norm_backward,
+      .norm_backward_workspace = norm_backward_workspace,
       .add = add,
       .cast = cast,
       .find_nonfinite = find_nonfinite,

@@ -2,4 +2,6 @@
 # and, where there is a CUDA toolkit, by nvcc.
 set(ENGINE_GPU_KERNELS
   elementwise.cu
-  operations.cu)
+  norm.cu
+  operations.cu
+  rope.cu)

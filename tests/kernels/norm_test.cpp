@@ -14,9 +14,13 @@ struct Types {
 };
 constexpr Types kTypes[] = {
     {DType::f32, DType::f32}, {DType::bf16, DType::bf16}, {DType::bf16, DType::f32}};
-// the last two have more than one partial sum of the weight's gradient
-constexpr int64_t kShapes[][2] = {{0, 8},  {1, 1},  {3, 3},    {4, 11},   {2, 17},
-                                  {5, 63}, {4, 65}, {2, 1000}, {33, 129}, {1100, 48}};
+// {33, 129} and those after it have more than one partial sum of the weight's gradient; the second
+// half are whole vectors, with rows of 1, 2, 8, 32 threads, of several warps, and longer than the
+// registers of a GPU's block
+constexpr int64_t kShapes[][2] = {
+    {0, 8},    {1, 1},     {3, 3},    {4, 11},   {2, 17},   {5, 63},    {4, 65},
+    {33, 129}, {1100, 48}, {70, 520}, {9, 8},    {19, 16},  {6, 256},   {2, 1000},
+    {5, 1024}, {3, 2056},  {3, 4096}, {2, 8192}, {2, 8200}, {1, 16384}, {2, 16392}};
 
 reference::NormInputs inputs(NormKind kind, int64_t tokens, int64_t hidden, DType dtype,
                              Random& random) {
@@ -206,6 +210,50 @@ TEST_P(NormTest, RowsOfEqualMagnitudeAreExact) {
                                   .residual_dtype = DType::bf16});
     expect_equal(y.values(), expected, "y");
   }
+}
+
+TEST_P(NormTest, AnyAlignmentGivesTheSameNumbers) {
+  // 264 elements: whole vectors on a GPU, unless the arrays start off their boundaries
+  constexpr int64_t kTokens = 7, kHidden = 264, kCount = kTokens * kHidden;
+  Random random(5);
+  const Types types{DType::bf16, DType::bf16};
+  const auto in = inputs(NormKind::layer_norm, kTokens, kHidden, types.compute, random);
+  const Data d = data(in, types, random);
+  const auto shifted = [](Values values) {
+    values.insert(values.begin(), 0.0);
+    return values;
+  };
+  DeviceArray weight(stream(), DType::bf16, in.weight), bias(stream(), DType::bf16, in.bias);
+  Values forward[2], backward[2];
+  for (int shift : {0, 1}) {
+    DeviceArray x(stream(), DType::bf16, shift ? shifted(d.x) : d.x);
+    DeviceArray dy(stream(), DType::bf16, shift ? shifted(d.dy) : d.dy);
+    DeviceArray y(stream(), DType::bf16, kCount), dx(stream(), DType::bf16, kCount);
+    DeviceArray mean(stream(), DType::f32, kTokens), rstd(stream(), DType::f32, kTokens);
+    NormForward arguments = forward_arguments(in, types);
+    arguments.x = x.as<BFloat16>() + shift;
+    arguments.weight = weight.data();
+    arguments.bias = bias.data();
+    arguments.y = y.data();
+    arguments.mean = mean.as<float>();
+    arguments.rstd = rstd.as<float>();
+    ops().norm_forward(stream(), arguments);
+    forward[shift] = y.values();
+    ops().norm_backward(stream(), {.kind = in.kind,
+                                   .tokens = kTokens,
+                                   .hidden = kHidden,
+                                   .dy = dy.as<BFloat16>() + shift,
+                                   .x = x.as<BFloat16>() + shift,
+                                   .weight = weight.data(),
+                                   .mean = mean.as<float>(),
+                                   .rstd = rstd.as<float>(),
+                                   .dx = dx.data(),
+                                   .compute_dtype = types.compute,
+                                   .residual_dtype = types.residual});
+    backward[shift] = dx.values();
+  }
+  expect_close(forward[1], DType::bf16, forward[0], forward[0], "y");
+  expect_close(backward[1], DType::bf16, backward[0], backward[0], "dx");
 }
 
 TEST(NormReference, BackwardIsTheGradient) {
