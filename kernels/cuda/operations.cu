@@ -6,10 +6,13 @@ namespace engine::kernels::ENGINE_GPU {
 const Operations& table() {
   static constexpr Operations operations = {
       .name = kDeviceName,
+      .matmul = matmul,
       .rope = rope,
       .norm_forward = norm_forward,
       .norm_backward = norm_backward,
       .norm_backward_workspace = norm_backward_workspace,
+      .activation_forward = activation_forward,
+      .activation_backward = activation_backward,
       .add = add,
       .cast = cast,
       .find_nonfinite = find_nonfinite,
