@@ -11,30 +11,40 @@
 namespace engine::kernels::testing {
 namespace {
 
-// Every suite runs with each instruction set that this processor has, on the CPU.
-class MatmulTest : public ::testing::TestWithParam<cpu::InstructionSet> {
- protected:
-  void SetUp() override { cpu::limit_instruction_set(GetParam()); }
-  void TearDown() override { cpu::limit_instruction_set(cpu::InstructionSet::amx_bf16); }
-  Stream stream() const { return {}; }
-  const Operations& ops() const { return operations(DeviceType::cpu); }
+// Every suite runs on each device, and on the CPU with each instruction set that this processor
+// has.
+struct Variant {
+  DeviceType device;
+  cpu::InstructionSet set;
 };
 
-std::vector<cpu::InstructionSet> instruction_sets() {
-  std::vector<cpu::InstructionSet> sets;
-  for (int set = 0; set <= static_cast<int>(cpu::instruction_set()); ++set) {
-    sets.push_back(static_cast<cpu::InstructionSet>(set));
+class MatmulTest : public ::testing::TestWithParam<Variant> {
+ protected:
+  void SetUp() override { cpu::limit_instruction_set(GetParam().set); }
+  void TearDown() override { cpu::limit_instruction_set(cpu::InstructionSet::amx_bf16); }
+  Stream stream() const { return {.device = GetParam().device}; }
+  const Operations& ops() const { return operations(GetParam().device); }
+  bool simulated() const { return GetParam().device == DeviceType::simt; }
+};
+
+std::vector<Variant> variants() {
+  std::vector<Variant> variants;
+  for (DeviceType device : test_devices()) {
+    const int sets = device == DeviceType::cpu ? static_cast<int>(cpu::instruction_set()) : 0;
+    for (int set = 0; set <= sets; ++set) {
+      variants.push_back({device, static_cast<cpu::InstructionSet>(set)});
+    }
   }
-  return sets;
+  return variants;
 }
 
-std::string name_of_set(const ::testing::TestParamInfo<cpu::InstructionSet>& info) {
+std::string name_of_variant(const ::testing::TestParamInfo<Variant>& info) {
   constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx_bf16"};
-  return kNames[static_cast<int>(info.param)];
+  if (info.param.device != DeviceType::cpu) return name_of(info.param.device);
+  return kNames[static_cast<int>(info.param.set)];
 }
 
-INSTANTIATE_TEST_SUITE_P(InstructionSets, MatmulTest, ::testing::ValuesIn(instruction_sets()),
-                         name_of_set);
+INSTANTIATE_TEST_SUITE_P(Devices, MatmulTest, ::testing::ValuesIn(variants()), name_of_variant);
 
 struct Case {
   int64_t m, n, k;

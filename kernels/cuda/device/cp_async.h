@@ -24,6 +24,18 @@ ENGINE_DEVICE void copy_async_16(Shared<T> to, const T* from, bool valid = true)
   copy_async(to.pointer, from, 16, valid ? 16 : 0);
 #endif
 }
+// 16 bytes of which only the first `bytes` are read; zeros for the others.
+template <typename T>
+ENGINE_DEVICE void copy_async_16_partial(Shared<T> to, const T* from, int bytes) {
+#if ENGINE_ON_GPU
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(shared_address(to)), "l"(__cvta_generic_to_global(from)), "r"(bytes)
+               : "memory");
+#else
+  copy_async(to.pointer, from, 16, bytes);
+#endif
+}
 // 4 bytes, both addresses aligned to 4.
 template <typename T>
 ENGINE_DEVICE void copy_async_4(Shared<T> to, const T* from, bool valid = true) {

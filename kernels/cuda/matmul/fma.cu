@@ -1,0 +1,228 @@
+// fp32 matrix products on the arithmetic units: every product and sum in fp32, no tensor cores.
+//
+// A block computes one tile of D, a thread 8 x 8 (or 4 x 8) of its elements in registers. Tiles of
+// A and B, 16 deep, come through a ring of stages in shared memory by cp.async. There they lie with
+// k first, so that a thread reads its rows and columns 4 at a time; operands with k contiguous in
+// device memory are turned on the way, 4 bytes at a time. No row needs any alignment for that.
+//
+// Floor: m n k fused multiply-adds, 128 per cycle and multiprocessor (A100 19.5, H100 67 TFLOP/s).
+// For 64 of them (8 x 8) a thread reads 64 bytes of shared memory, which the lanes of a warp share.
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device/cp_async.h"
+#include "kernels/cuda/device/launch.h"
+#include "kernels/cuda/device/warp.h"
+#include "kernels/cuda/matmul/problem.h"
+
+namespace engine::kernels::ENGINE_GPU {
+namespace {
+
+constexpr int kFmaDepth = 16;  // of a tile, along k
+constexpr int kFmaStages = 3;
+
+// A warp's lanes are 8 down and 4 across; a lane has groups of 4 rows, 32 apart, and two groups of
+// 4 columns, 16 apart: what the lanes read together is then contiguous.
+template <int Rows, int Columns, int WarpRows>
+struct FmaShape {
+  static constexpr int kRows = Rows, kColumns = Columns;
+  static constexpr int kWarpRows = WarpRows, kWarpColumns = 32;
+  static constexpr int kWarpsAcross = Columns / kWarpColumns;
+  static constexpr int kThreads = Rows / WarpRows * kWarpsAcross * kWarp;
+  static constexpr int kRowGroups = WarpRows / 32;
+  // 4 floats more per row: lanes that turn an operand write to different banks.
+  static constexpr int kStrideA = Rows + 4, kStrideB = Columns + 4;
+  static constexpr int kStageFloats = kFmaDepth * (kStrideA + kStrideB);
+
+  static size_t shared_bytes() {
+    return SharedSize().take<float>(kFmaStages * kStageFloats).bytes();
+  }
+};
+using Large = FmaShape<128, 128, 64>;
+using Small = FmaShape<64, 64, 32>;
+
+// One thread's part of copying tiles of an operand: [kFmaDepth][Extent + 4], from k or mn
+// contiguous. What lies outside the matrix arrives as 0.
+template <int Extent, int Threads>
+class FmaTileCopy {
+ public:
+  ENGINE_DEVICE FmaTileCopy(const void* operand, int64_t stride, bool k_contiguous, bool vectors,
+                            int first, int extent, int k)
+      : stride_(stride), k_contiguous_(k_contiguous), vectors_(vectors && !k_contiguous), k_(k) {
+    const int thread = static_cast<int>(threadIdx.x);
+    if (k_contiguous) {  // 8 lanes along k, then the next row
+      row_ = thread % 8;
+      mn_ = thread / 8;
+    } else if (vectors) {
+      row_ = thread / (Extent / 4);
+      mn_ = thread % (Extent / 4) * 4;
+    } else {
+      row_ = thread / Extent;
+      mn_ = thread % Extent;
+    }
+    left_ = extent - first - mn_;
+    source_ = static_cast<const float*>(operand) +
+              (k_contiguous ? (first + mn_) * stride + row_ : row_ * stride + first + mn_);
+  }
+  ENGINE_DEVICE void start(Shared<float> tile, int depth) const {
+    const auto to = tile + row_ * kStride + mn_;
+    if (k_contiguous_) {
+#pragma unroll
+      for (int half = 0; half < kFmaDepth / 8; ++half) {
+#pragma unroll
+        for (int i = 0; i < Extent * 8 / Threads; ++i) {
+          constexpr int kAtATime = Threads / 8;
+          const bool inside = depth + half * 8 + row_ < k_ && i * kAtATime < left_;
+          copy_async_4(to + half * 8 * kStride + i * kAtATime,
+                       source_ + i * kAtATime * stride_ + depth + half * 8, inside);
+        }
+      }
+    } else if (vectors_) {
+      constexpr int kAtATime = Threads / (Extent / 4);
+#pragma unroll
+      for (int i = 0; i < kFmaDepth / kAtATime; ++i) {
+        const int row = depth + i * kAtATime;
+        copy_async_16_partial(to + i * kAtATime * kStride, source_ + row * stride_,
+                              row + row_ < k_ ? clamp_to(left_, 4) * 4 : 0);
+      }
+    } else {
+      constexpr int kAtATime = Threads / Extent;
+#pragma unroll
+      for (int i = 0; i < kFmaDepth / kAtATime; ++i) {
+        const int row = depth + i * kAtATime;
+        copy_async_4(to + i * kAtATime * kStride, source_ + row * stride_,
+                     row + row_ < k_ && left_ > 0);
+      }
+    }
+  }
+
+ private:
+  static constexpr int kStride = Extent + 4;
+
+  const float* source_;
+  int64_t stride_;
+  bool k_contiguous_, vectors_;
+  int k_, row_, mn_, left_;
+};
+
+template <typename Shape, typename T>
+ENGINE_DEVICE void write_tile(const MatmulProblem& p, const MatmulSizes& sizes,
+                              float (&d)[Shape::kRowGroups * 4][8], int row, int column) {
+#pragma unroll
+  for (int part = 0; part < 2; ++part) {
+    const int first = column + part * 16;
+    float bias[4];
+    load_bias<4, float>(bias, p.bias, first, sizes.n);
+#pragma unroll
+    for (int i = 0; i < Shape::kRowGroups * 4; ++i) {
+      const int r = row + i / 4 * 32 + i % 4;
+      float sum[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) sum[j] = d[i][part * 4 + j];
+      if (r < sizes.m) {
+        write_sums(sum, bias, static_cast<T*>(p.d) + r * p.ldd + first, sizes.n - first,
+                   p.accumulate, p.vectors_d);
+      }
+    }
+  }
+}
+
+template <typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads) matmul_fma_kernel(const MatmulProblem p) {
+  constexpr int kHeight = Shape::kRowGroups * 4;
+  const MatmulSizes sizes = sizes_within(p);
+  const TilePosition tile = tile_position(static_cast<int>(blockIdx.x), ceil_div(p.m, Shape::kRows),
+                                          ceil_div(p.n, Shape::kColumns));
+  const int row = tile.row * Shape::kRows, column = tile.column * Shape::kColumns;
+  if (row >= sizes.m) return;
+  const int depths = ceil_div(sizes.k, kFmaDepth);
+  if (depths == 0 && p.accumulate && !p.bias) return;
+
+  SharedMemory shared;
+  const auto stages = shared.take<float>(kFmaStages * Shape::kStageFloats);
+  const FmaTileCopy<Shape::kRows, Shape::kThreads> copy_a(p.a, p.lda, !p.transpose_a, p.vectors_a,
+                                                          row, sizes.m, sizes.k);
+  const FmaTileCopy<Shape::kColumns, Shape::kThreads> copy_b(p.b, p.ldb, p.transpose_b, p.vectors_b,
+                                                             column, sizes.n, sizes.k);
+  const auto start_copy = [&](int stage, int depth) {
+    if (depth < depths) {
+      const auto to = stages + stage * Shape::kStageFloats;
+      copy_a.start(to, depth * kFmaDepth);
+      copy_b.start(to + kFmaDepth * Shape::kStrideA, depth * kFmaDepth);
+    }
+    copy_async_commit_group();  // also an empty one: groups are counted
+  };
+
+  const int lane = lane_index();
+  const int thread_row = warp_index() / Shape::kWarpsAcross * Shape::kWarpRows + lane / 4 * 4;
+  const int thread_column = warp_index() % Shape::kWarpsAcross * Shape::kWarpColumns + lane % 4 * 4;
+  float d[kHeight][8] = {};
+
+#pragma unroll
+  for (int stage = 0; stage < kFmaStages - 1; ++stage) start_copy(stage, stage);
+  int stage = 0;
+  for (int depth = 0; depth < depths; ++depth) {
+    copy_async_wait_group<kFmaStages - 2>();
+    sync_threads();  // the tile of `depth` is there, and nobody reads that of depth - 1 any more
+    start_copy(stage == 0 ? kFmaStages - 1 : stage - 1, depth + kFmaStages - 1);
+    const auto tile_a = stages + stage * Shape::kStageFloats + thread_row;
+    const auto tile_b =
+        stages + stage * Shape::kStageFloats + kFmaDepth * Shape::kStrideA + thread_column;
+#pragma unroll
+    for (int k = 0; k < kFmaDepth; ++k) {
+      float a[kHeight], b[8];
+#pragma unroll
+      for (int group = 0; group < Shape::kRowGroups; ++group) {
+        const auto four = load_vector<4>(tile_a + k * Shape::kStrideA + group * 32);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) a[group * 4 + e] = four[e];
+      }
+#pragma unroll
+      for (int group = 0; group < 2; ++group) {
+        const auto four = load_vector<4>(tile_b + k * Shape::kStrideB + group * 16);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) b[group * 4 + e] = four[e];
+      }
+#pragma unroll
+      for (int i = 0; i < kHeight; ++i) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) d[i][j] += a[i] * b[j];
+      }
+    }
+    stage = stage + 1 == kFmaStages ? 0 : stage + 1;
+  }
+  copy_async_wait_group<0>();
+
+  if (p.output_bf16) {
+    write_tile<Shape, BFloat16>(p, sizes, d, row + thread_row, column + thread_column);
+  } else {
+    write_tile<Shape, float>(p, sizes, d, row + thread_row, column + thread_column);
+  }
+}
+
+template <typename Shape>
+void start(Stream stream, const MatmulProblem& p) {
+  const int64_t tiles =
+      ceil_div<int64_t>(p.m, Shape::kRows) * ceil_div<int64_t>(p.n, Shape::kColumns);
+  require(tiles < INT32_MAX, "matmul: more tiles than a grid has blocks");
+  launch(stream, "matmul_fma", matmul_fma_kernel<Shape>,
+         {.grid = {static_cast<unsigned>(tiles)},
+          .block = {Shape::kThreads},
+          .shared_bytes = Shape::shared_bytes()},
+         p);
+}
+
+}  // namespace
+
+void matmul_fma(Stream stream, const MatmulProblem& p) {
+  // Cycles per k: 128 products per cycle; the small tile reads more shared memory per product.
+  static constexpr TileShape kShapes[] = {
+      {Large::kRows, Large::kColumns, 128, 2},
+      {Small::kRows, Small::kColumns, 36, 4},
+  };
+  if (choose_tile(p, kShapes, multiprocessors(stream)) == 0) {
+    start<Large>(stream, p);
+  } else {
+    start<Small>(stream, p);
+  }
+}
+
+}  // namespace engine::kernels::ENGINE_GPU

@@ -1,0 +1,144 @@
+// A matrix product as the kernels of this folder take it.
+//
+// Every element of D is the sum over k in ascending order, in one accumulator, whatever the tile:
+// its bits depend neither on the shape of the grid nor on the number of multiprocessors.
+#pragma once
+
+#include "kernels/api/matmul.h"
+#include "kernels/cuda/device/memory.h"
+
+namespace engine::kernels::ENGINE_GPU {
+
+// A dimension whose extent only the device knows, such as the number of rows that have a target:
+//   extent = clamp(*count - first, 0, the size in Matmul)
+// The grid is for the whole size; tiles beyond the extent end at once, and loops over k stop there.
+struct DeviceExtent {
+  enum class Of : uint8_t { none, m, k };
+  Of of = Of::none;
+  int32_t first = 0;
+  const int32_t* count = nullptr;  // on the device
+};
+
+// The operation of the contract, within `extent`: rows of D from an extent of m on stay as they
+// are, and an extent of k = 0 is k = 0.
+void matmul_within(Stream stream, const Matmul& arguments, const DeviceExtent& extent);
+
+// The arguments of a kernel. Sizes fit 32 bits, strides need not.
+struct MatmulProblem {
+  const void* a;
+  const void* b;
+  const void* bias;
+  void* d;
+  int m, n, k;
+  int64_t lda, ldb, ldd;
+  bool transpose_a, transpose_b, accumulate;
+  bool output_bf16;
+  bool vectors_a, vectors_b, vectors_d;  // rows start on 16-byte boundaries
+  DeviceExtent extent;
+};
+
+// bf16 on tensor cores (mma.cu) and fp32 on the arithmetic units (fma.cu).
+void matmul_mma(Stream stream, const MatmulProblem& problem);
+void matmul_fma(Stream stream, const MatmulProblem& problem);
+
+struct TileShape {
+  int rows, columns;    // of D
+  double cycles_per_k;  // of a multiprocessor, for one step of k of one tile
+  int blocks_per_multiprocessor;
+};
+// The tile that takes least time by a model of the multiprocessor; the first of equals.
+template <size_t N>
+int choose_tile(const MatmulProblem& p, const TileShape (&shapes)[N], int multiprocessors) {
+  int best = 0;
+  double least = 0;
+  for (int i = 0; i < static_cast<int>(N); ++i) {
+    const TileShape& s = shapes[i];
+    const int64_t tiles = ceil_div<int64_t>(p.m, s.rows) * ceil_div<int64_t>(p.n, s.columns);
+    // Blocks that share a multiprocessor share its units: only the number of tiles per
+    // multiprocessor counts. 32 bytes of D per cycle; 1500 cycles until the first tile of k is
+    // there, hidden where blocks share.
+    const double epilogue =
+        s.rows * s.columns * (p.output_bf16 ? 2.0 : 4.0) * (p.accumulate ? 2.0 : 1.0) / 32.0;
+    const double cycles = static_cast<double>(ceil_div<int64_t>(tiles, multiprocessors)) *
+                              (p.k * s.cycles_per_k + epilogue) +
+                          static_cast<double>(ceil_div<int64_t>(
+                              tiles, int64_t{multiprocessors} * s.blocks_per_multiprocessor)) *
+                              1500.0;
+    if (i == 0 || cycles < least) {
+      best = i;
+      least = cycles;
+    }
+  }
+  return best;
+}
+
+// --- In kernels --------------------------------------------------------------------------------
+
+// min(max(x, 0), limit)
+ENGINE_DEVICE int clamp_to(int x, int limit) {
+  return x < 0 ? 0 : x < limit ? x : limit;
+}
+
+struct MatmulSizes {
+  int m, n, k;
+};
+ENGINE_DEVICE MatmulSizes sizes_within(const MatmulProblem& p) {
+  MatmulSizes sizes{p.m, p.n, p.k};
+  if (p.extent.of != DeviceExtent::Of::none) {
+    const int extent = load(p.extent.count) - p.extent.first;
+    if (p.extent.of == DeviceExtent::Of::m) {
+      sizes.m = clamp_to(extent, p.m);
+    } else {
+      sizes.k = clamp_to(extent, p.k);
+    }
+  }
+  return sizes;
+}
+
+// Which tile of D a block computes. Bands of 8 rows of tiles, column by column: the blocks that run
+// at one time read few rows of A and few of B, which stay in L2.
+struct TilePosition {
+  int row, column;  // of tiles
+};
+ENGINE_DEVICE TilePosition tile_position(int block, int tile_rows, int tile_columns) {
+  constexpr int kBand = 8;
+  const int band = block / (kBand * tile_columns), within = block % (kBand * tile_columns);
+  const int rest = tile_rows - band * kBand, height = rest < kBand ? rest : kBand;
+  return {band * kBand + within % height, within / height};
+}
+
+// `N` neighbouring sums of one row go to D: the bias and, when accumulating, D are added first.
+template <int N, typename T>
+ENGINE_DEVICE void write_sums(float (&sum)[N], const float (&bias)[N], T* d, int columns_left,
+                              bool accumulate, bool vectors) {
+  static_assert(N * sizeof(T) <= 16);
+  if (vectors && columns_left >= N) {
+    Vector<T, N> vector;
+    if (accumulate) vector = load_vector<N>(d);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float rest = accumulate ? bias[j] + to_float(vector[j]) : bias[j];
+      vector[j] = from_float<T>(sum[j] + rest);
+    }
+    store_vector(d, vector);
+  } else {
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      if (j < columns_left) {
+        const float rest = accumulate ? bias[j] + to_float(load(d + j)) : bias[j];
+        store(d + j, from_float<T>(sum[j] + rest));
+      }
+    }
+  }
+}
+
+template <int N, typename T>
+ENGINE_DEVICE void load_bias(float (&values)[N], const void* bias, int column, int n) {
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    values[j] =
+        bias && column + j < n ? to_float(load(static_cast<const T*>(bias) + column + j)) : 0.0f;
+  }
+}
+
+}  // namespace engine::kernels::ENGINE_GPU
