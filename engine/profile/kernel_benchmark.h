@@ -2,11 +2,13 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "engine/profile/kernel_cases.h"
 #include "engine/profile/timing.h"
+#include "kernels/simt/counters.h"
 #include "models/model.h"
 
 namespace engine {
@@ -29,8 +31,12 @@ struct KernelResult {
   bool memory_bound = false;
 };
 
-// Runs one case. Its operands may stay in the cache between runs when they fit there.
+// Runs one case. Its operands may stay in the cache between runs when they fit there. On a GPU a
+// sample is as many launches as take a millisecond, so that the wait at its end does not count.
 KernelResult benchmark_kernel(const KernelCase& one, const KernelRates& rates,
                               const RepeatOptions& repeat = {});
+
+// Runs one case once on the software GPU: what each of its kernels moves and multiplies.
+std::map<std::string, kernels::simt::KernelWork> count_kernel(const KernelCase& one);
 
 }  // namespace engine

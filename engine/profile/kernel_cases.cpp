@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
+#include <new>
 
-#include "engine/profile/block.h"
 #include "kernels/api/operations.h"
 
 namespace engine {
@@ -12,50 +13,71 @@ namespace {
 
 using kernels::DType;
 
-// Memory of one case. Values are small and vary: zeros would be faster than life for some kernels,
-// large ones would overflow.
+// Memory of one case on a device. Values are small and vary: zeros would be faster than life (a GPU
+// that multiplies zeros draws less power and clocks higher), large ones would overflow.
 class Buffers {
  public:
+  explicit Buffers(const kernels::Stream& stream) : stream_(stream) {}
+
+  const kernels::Stream& stream() const { return stream_; }
+  const kernels::Operations& ops() const { return kernels::operations(stream_); }
+
   template <typename T = void>
   T* values(int64_t count, DType dtype) {
-    std::byte* const block = take(static_cast<size_t>(count) * kernels::size_of(dtype));
+    std::vector<std::byte> host(static_cast<size_t>(count) * kernels::size_of(dtype));
     uint32_t state = 12345;
     for (int64_t i = 0; i < count; ++i) {
       state = state * 1664525u + 1013904223u;
       const float value = static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
       if (dtype == DType::bf16) {
         const kernels::BFloat16 rounded(value);
-        std::memcpy(block + 2 * i, &rounded, sizeof rounded);
+        std::memcpy(host.data() + 2 * i, &rounded, sizeof rounded);
       } else {
-        std::memcpy(block + 4 * i, &value, sizeof value);
+        std::memcpy(host.data() + 4 * i, &value, sizeof value);
       }
     }
-    return static_cast<T*>(static_cast<void*>(block));
+    return static_cast<T*>(upload(host.data(), host.size()));
   }
-  void* zeros(size_t bytes) { return take(bytes); }
+  // Written once here, so that no page is touched for the first time while something is measured.
+  void* zeros(size_t bytes) {
+    void* const data = take(bytes);
+    ops().set_zero(stream_, data, bytes);
+    return data;
+  }
   float* zero_floats(int64_t count) {
     return static_cast<float*>(zeros(static_cast<size_t>(count) * sizeof(float)));
   }
   template <typename Function>
   int32_t* integers(int64_t count, const Function& value) {
-    auto* data = static_cast<int32_t*>(zeros(static_cast<size_t>(count) * sizeof(int32_t)));
-    for (int64_t i = 0; i < count; ++i) data[i] = static_cast<int32_t>(value(i));
-    return data;
+    std::vector<int32_t> host(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) host[i] = static_cast<int32_t>(value(i));
+    return static_cast<int32_t*>(upload(host.data(), host.size() * sizeof(int32_t)));
   }
 
  private:
-  std::byte* take(size_t bytes) {
-    blocks_.push_back(zeroed_block(bytes));
-    return blocks_.back().get();
+  void* take(size_t bytes) {
+    void* const data = ops().allocate(stream_, std::max<size_t>(bytes, 1));
+    if (!data) throw std::bad_alloc();
+    blocks_.emplace_back(data, [stream = stream_](void* block) {
+      kernels::operations(stream).release(stream, block);
+    });
+    return data;
   }
-  std::vector<std::shared_ptr<std::byte>> blocks_;
+  void* upload(const void* from, size_t bytes) {
+    void* const data = take(bytes);
+    ops().copy_to_device(stream_, data, from, bytes);
+    ops().synchronize(stream_);  // `from` goes away
+    return data;
+  }
+
+  kernels::Stream stream_;
+  std::vector<std::shared_ptr<void>> blocks_;
 };
 
 // One call of an operation, by its member of the table.
 template <auto operation, typename Arguments>
-std::function<void()> call(const Arguments& arguments) {
-  return [arguments] {
-    const kernels::Stream stream;
+std::function<void()> call(const Buffers& buffers, const Arguments& arguments) {
+  return [stream = buffers.stream(), arguments] {
     (kernels::operations(stream).*operation)(stream, arguments);
   };
 }
@@ -63,8 +85,9 @@ std::function<void()> call(const Arguments& arguments) {
 // The cases of one model and one dtype.
 class Cases {
  public:
-  Cases(const KernelShapes& shapes, DType dtype, std::string only)
-      : s_(shapes),
+  Cases(const kernels::Stream& stream, const KernelShapes& shapes, DType dtype, std::string only)
+      : stream_(stream),
+        s_(shapes),
         dtype_(dtype),
         size_(static_cast<double>(kernels::size_of(dtype))),
         only_(std::move(only)) {}
@@ -86,8 +109,9 @@ class Cases {
   template <typename Make>
   void add(KernelCase info, const Make& make) {
     if (!only_.empty() && info.op != only_) return;
-    info.prepare = [make] {
-      auto buffers = std::make_shared<Buffers>();
+    info.stream = stream_;
+    info.prepare = [make, stream = stream_] {
+      auto buffers = std::make_shared<Buffers>(stream);
       const std::function<void()> run = make(*buffers);
       return std::function<void()>([buffers, run] { run(); });
     };
@@ -115,7 +139,8 @@ class Cases {
     const double flops = 2.0 * static_cast<double>(tokens) * w;
     const std::string shape = fmt::format("{} x {} x {}", tokens, out, in);
     add({"matmul", name + " Y", shape, flops, size_ * (x + w + y)}, [=](Buffers& b) {
-      return call<&kernels::Operations::matmul>(kernels::Matmul{.a = b.values(tokens * in, dtype),
+      return call<&kernels::Operations::matmul>(b,
+                                                kernels::Matmul{.a = b.values(tokens * in, dtype),
                                                                 .b = b.values(in * out, dtype),
                                                                 .d = b.values(tokens * out, dtype),
                                                                 .m = tokens,
@@ -126,7 +151,8 @@ class Cases {
                                                                 .output_dtype = dtype});
     });
     add({"matmul", name + " dX", shape, flops, size_ * (x + w + y)}, [=](Buffers& b) {
-      return call<&kernels::Operations::matmul>(kernels::Matmul{.a = b.values(tokens * out, dtype),
+      return call<&kernels::Operations::matmul>(b,
+                                                kernels::Matmul{.a = b.values(tokens * out, dtype),
                                                                 .b = b.values(in * out, dtype),
                                                                 .d = b.values(tokens * in, dtype),
                                                                 .m = tokens,
@@ -139,16 +165,16 @@ class Cases {
     add({"matmul", name + " dW", shape, flops, size_ * (x + y) + 8.0 * w}, [=](Buffers& b) {
       const void* const inputs = b.values(tokens * in, dtype);
       const void* const gradients = b.values(tokens * out, dtype);
-      return call<&kernels::Operations::matmul>(kernels::Matmul{.a = in_out ? inputs : gradients,
-                                                                .b = in_out ? gradients : inputs,
-                                                                .d = b.zero_floats(in * out),
-                                                                .m = in_out ? in : out,
-                                                                .n = in_out ? out : in,
-                                                                .k = tokens,
-                                                                .transpose_a = true,
-                                                                .accumulate = true,
-                                                                .input_dtype = dtype,
-                                                                .output_dtype = DType::f32});
+      return call<&kernels::Operations::matmul>(b, kernels::Matmul{.a = in_out ? inputs : gradients,
+                                                                   .b = in_out ? gradients : inputs,
+                                                                   .d = b.zero_floats(in * out),
+                                                                   .m = in_out ? in : out,
+                                                                   .n = in_out ? out : in,
+                                                                   .k = tokens,
+                                                                   .transpose_a = true,
+                                                                   .accumulate = true,
+                                                                   .input_dtype = dtype,
+                                                                   .output_dtype = DType::f32});
     });
   }
 
@@ -163,8 +189,9 @@ class Cases {
                            static_cast<double>(s.length) * static_cast<double>(s.length + 1) / 2.0;
     const auto qkv = static_cast<double>(tokens * stride),
                out = static_cast<double>(tokens * q_width);
-    const std::string shape =
+    std::string shape =
         fmt::format("{} x {}, {} heads of {}", s.sequences, s.length, s.num_heads, s.head_dim);
+    if (s.num_kv_heads != s.num_heads) shape += fmt::format(", {} kv", s.num_kv_heads);
     const auto make = [=](Buffers& b) {
       const int32_t* cu = b.integers(s.sequences + 1, [&](int64_t i) { return i * s.length; });
       const kernels::AttentionShape shape{.num_sequences = static_cast<int>(s.sequences),
@@ -192,13 +219,11 @@ class Cases {
                                        .lse = b.zero_floats(s.num_heads * tokens)};
     };
     add({"attention", "forward", shape, 2 * product, size_ * (qkv + out)},
-        [=](Buffers& b) { return call<&kernels::Operations::attention_forward>(make(b)); });
+        [=](Buffers& b) { return call<&kernels::Operations::attention_forward>(b, make(b)); });
     add({"attention", "backward", shape, 5 * product, size_ * (2 * qkv + 2 * out)},
         [=](Buffers& b) {
-          const kernels::Stream stream;
-          const kernels::Operations& ops = kernels::operations(stream);
           const kernels::AttentionForward f = make(b);
-          ops.attention_forward(stream, f);
+          b.ops().attention_forward(b.stream(), f);
           char* const d = b.values<char>(tokens * stride, dtype);
           const auto bytes = static_cast<int64_t>(kernels::size_of(dtype));
           const kernels::AttentionBackward arguments{
@@ -218,8 +243,8 @@ class Cases {
               .d_q_stride = stride,
               .d_k_stride = stride,
               .d_v_stride = stride,
-              .workspace = b.zeros(ops.attention_backward_workspace(f.shape))};
-          return call<&kernels::Operations::attention_backward>(arguments);
+              .workspace = b.zeros(b.ops().attention_backward_workspace(f.shape))};
+          return call<&kernels::Operations::attention_backward>(b, arguments);
         });
   }
 
@@ -245,12 +270,11 @@ class Cases {
                                            .rstd = b.zero_floats(tokens),
                                            .compute_dtype = dtype,
                                            .residual_dtype = dtype};
-      return call<&kernels::Operations::norm_forward>(arguments);
+      return call<&kernels::Operations::norm_forward>(b, arguments);
     });
     // backward: dy, d_residual, x in; dx out
     add({"norm", "backward", shape, 0, size_ * 4 * n}, [=](Buffers& b) {
-      const kernels::Stream stream;
-      const size_t workspace = kernels::operations(stream).norm_backward_workspace(tokens, hidden);
+      const size_t workspace = b.ops().norm_backward_workspace(tokens, hidden);
       const kernels::NormBackward arguments{.kind = kind,
                                             .tokens = tokens,
                                             .hidden = hidden,
@@ -266,7 +290,7 @@ class Cases {
                                             .workspace = b.zeros(workspace),
                                             .compute_dtype = dtype,
                                             .residual_dtype = dtype};
-      return call<&kernels::Operations::norm_backward>(arguments);
+      return call<&kernels::Operations::norm_backward>(b, arguments);
     });
   }
 
@@ -286,7 +310,7 @@ class Cases {
                                                  .x = b.values(tokens * wide, dtype),
                                                  .y = b.values(tokens * width, dtype),
                                                  .dtype = dtype};
-      return call<&kernels::Operations::activation_forward>(arguments);
+      return call<&kernels::Operations::activation_forward>(b, arguments);
     });
     add({"activation", name + " backward", shape, 0, size_ * (2 * x + y)}, [=](Buffers& b) {
       const kernels::ActivationBackward arguments{.kind = kind,
@@ -297,7 +321,7 @@ class Cases {
                                                   .dy = b.values(tokens * width, dtype),
                                                   .dx = b.values(tokens * wide, dtype),
                                                   .dtype = dtype};
-      return call<&kernels::Operations::activation_backward>(arguments);
+      return call<&kernels::Operations::activation_backward>(b, arguments);
     });
   }
 
@@ -319,7 +343,7 @@ class Cases {
               .cos = b.values<float>(s.length * s.head_dim / 2, DType::f32),
               .sin = b.values<float>(s.length * s.head_dim / 2, DType::f32),
               .dtype = dtype};
-          return call<&kernels::Operations::rope>(arguments);
+          return call<&kernels::Operations::rope>(b, arguments);
         });
   }
 
@@ -338,12 +362,10 @@ class Cases {
                                                 .out = b.values(tokens * s.hidden, dtype),
                                                 .table_dtype = dtype,
                                                 .output_dtype = dtype};
-      return call<&kernels::Operations::embedding_forward>(arguments);
+      return call<&kernels::Operations::embedding_forward>(b, arguments);
     });
     add({"embedding", "backward", shape, 0, (size_ + 8) * n}, [=](Buffers& b) {
-      const kernels::Stream stream;
-      const size_t workspace =
-          kernels::operations(stream).embedding_backward_workspace(tokens, s.vocab_size, 0);
+      const size_t workspace = b.ops().embedding_backward_workspace(tokens, s.hidden, s.vocab_size, 0);
       const kernels::EmbeddingBackward arguments{.tokens = tokens,
                                                  .hidden = s.hidden,
                                                  .rows = s.vocab_size,
@@ -352,7 +374,7 @@ class Cases {
                                                  .d_table = b.zero_floats(s.vocab_size * s.hidden),
                                                  .workspace = b.zeros(workspace),
                                                  .output_dtype = dtype};
-      return call<&kernels::Operations::embedding_backward>(arguments);
+      return call<&kernels::Operations::embedding_backward>(b, arguments);
     });
   }
 
@@ -367,7 +389,6 @@ class Cases {
          fmt::format("{} x {} x {}", tokens, s.vocab_size, s.hidden), 6 * t * h * v,
          size_ * (2 * t * h + v * h) + 8 * v * h},
         [=](Buffers& b) {
-          const kernels::Stream stream;
           kernels::LinearCrossEntropy arguments{
               .tokens = tokens,
               .hidden_size = s.hidden,
@@ -379,9 +400,8 @@ class Cases {
               .d_hidden = b.values(tokens * s.hidden, dtype),
               .d_weight = b.zero_floats(s.vocab_size * s.hidden),
               .dtype = dtype};
-          arguments.workspace =
-              b.zeros(kernels::operations(stream).linear_cross_entropy_workspace(arguments));
-          return call<&kernels::Operations::linear_cross_entropy>(arguments);
+          arguments.workspace = b.zeros(b.ops().linear_cross_entropy_workspace(arguments));
+          return call<&kernels::Operations::linear_cross_entropy>(b, arguments);
         });
   }
 
@@ -403,19 +423,16 @@ class Cases {
     };
     add({"adamw", "update, zero grad", shape, 0, (copy ? 34.0 : 32.0) * static_cast<double>(count)},
         [=](Buffers& b) {
-          return [one = segment(b)] {
-            const kernels::Stream stream;
+          return [one = segment(b), stream = b.stream()] {
             kernels::operations(stream).adamw(
                 stream, {.segments = &one, .num_segments = 1, .lr = 1e-4, .step = 1});
           };
         });
     add({"adamw", "global norm", shape, 0, 4.0 * static_cast<double>(count)}, [=](Buffers& b) {
-      const kernels::Stream stream;
-      void* const workspace = b.zeros(kernels::operations(stream).global_norm_workspace(count, 1));
+      void* const workspace = b.zeros(b.ops().global_norm_workspace(count, 1));
       float* const out = b.zero_floats(2);
       const kernels::TensorSegment one{.grad = b.zero_floats(count), .count = count};
-      return [one, out, workspace] {
-        const kernels::Stream stream;
+      return [one, out, workspace, stream = b.stream()] {
         kernels::operations(stream).global_norm(stream, {.segments = &one,
                                                          .num_segments = 1,
                                                          .max_norm = 1.0f,
@@ -425,6 +442,7 @@ class Cases {
     });
   }
 
+  kernels::Stream stream_;
   KernelShapes s_;
   DType dtype_;
   double size_;
@@ -440,9 +458,9 @@ const std::vector<std::string>& kernel_operations() {
   return kNames;
 }
 
-std::vector<KernelCase> kernel_cases(const KernelShapes& shapes, DType dtype,
-                                     const std::string& op) {
-  return Cases(shapes, dtype, op).all();
+std::vector<KernelCase> kernel_cases(const kernels::Stream& stream, const KernelShapes& shapes,
+                                     DType dtype, const std::string& op) {
+  return Cases(stream, shapes, dtype, op).all();
 }
 
 }  // namespace engine

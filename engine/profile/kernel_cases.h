@@ -27,6 +27,7 @@ struct KernelCase {
   std::string shape;    // "2048 x 2304 x 768"
   double flops = 0;     // of one call; 0 where only bytes count
   double bytes = 0;     // read and written at least, each value once
+  kernels::Stream stream;
   // Takes memory, then the returned function runs the operation once. Memory lives as long as it.
   std::function<std::function<void()>()> prepare;
 };
@@ -35,7 +36,7 @@ struct KernelCase {
 const std::vector<std::string>& kernel_operations();
 
 // `op` is empty for all. bf16: inputs and outputs; sums, statistics and optimizer state are fp32.
-std::vector<KernelCase> kernel_cases(const KernelShapes& shapes, kernels::DType dtype,
-                                     const std::string& op);
+std::vector<KernelCase> kernel_cases(const kernels::Stream& stream, const KernelShapes& shapes,
+                                     kernels::DType dtype, const std::string& op);
 
 }  // namespace engine

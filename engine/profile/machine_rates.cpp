@@ -1,6 +1,9 @@
 #include "engine/profile/machine_rates.h"
 
 #include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
 
 #include "engine/profile/block.h"
 #include "engine/profile/timing.h"
@@ -11,12 +14,46 @@ namespace engine {
 
 using kernels::DType;
 
-double measure_matmul_flops(DType dtype, int64_t size) {
-  const kernels::Stream stream;
+namespace {
+
+// Normally distributed enough: sums of uniforms. On a GPU the values change the clock.
+std::vector<std::byte> random_values(int64_t count, DType dtype) {
+  std::vector<std::byte> bytes(static_cast<size_t>(count) * kernels::size_of(dtype));
+  uint32_t state = 1;
+  for (int64_t i = 0; i < count; ++i) {
+    float sum = 0;
+    for (int j = 0; j < 3; ++j) {
+      state = state * 1664525u + 1013904223u;
+      sum += static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
+    }
+    if (dtype == DType::bf16) {
+      const kernels::BFloat16 rounded(sum);
+      std::memcpy(bytes.data() + 2 * i, &rounded, sizeof rounded);
+    } else {
+      std::memcpy(bytes.data() + 4 * i, &sum, sizeof sum);
+    }
+  }
+  return bytes;
+}
+
+std::shared_ptr<void> device_block(const kernels::Stream& stream, size_t bytes) {
   const kernels::Operations& ops = kernels::operations(stream);
-  const size_t count = static_cast<size_t>(size * size), bytes = count * kernels::size_of(dtype);
-  const auto a = zeroed_block(bytes), b = zeroed_block(bytes);  // values do not change the rate
-  const auto d = zeroed_block(count * sizeof(float));
+  void* const data = ops.allocate(stream, bytes);
+  if (!data) throw std::bad_alloc();
+  ops.set_zero(stream, data, bytes);
+  return {data, [&ops, stream](void* block) { ops.release(stream, block); }};
+}
+
+}  // namespace
+
+double measure_matmul_flops(DType dtype, int64_t size, const kernels::Stream& stream) {
+  const kernels::Operations& ops = kernels::operations(stream);
+  const int64_t count = size * size;
+  const std::vector<std::byte> values = random_values(count, dtype);
+  const auto a = device_block(stream, values.size()), b = device_block(stream, values.size());
+  const auto d = device_block(stream, static_cast<size_t>(count) * sizeof(float));
+  ops.copy_to_device(stream, a.get(), values.data(), values.size());
+  ops.copy_to_device(stream, b.get(), values.data(), values.size());
   const kernels::Matmul product{.a = a.get(),
                                 .b = b.get(),
                                 .d = d.get(),
@@ -26,10 +63,26 @@ double measure_matmul_flops(DType dtype, int64_t size) {
                                 .transpose_b = true,
                                 .input_dtype = dtype,
                                 .output_dtype = DType::f32};
-  const Timing timing = time_repeated([&] { ops.matmul(stream, product); },
-                                      {.min_runs = 3, .max_runs = 20, .min_seconds = 1.0});
+  const Timing timing = time_repeated(
+      [&] {
+        ops.matmul(stream, product);
+        ops.synchronize(stream);
+      },
+      {.min_runs = 3, .max_runs = 20, .min_seconds = 1.0});
   return 2.0 * static_cast<double>(size) * static_cast<double>(size) * static_cast<double>(size) /
          timing.minimum;
+}
+
+double measure_device_copy(const kernels::Stream& stream, size_t bytes) {
+  const kernels::Operations& ops = kernels::operations(stream);
+  const auto from = device_block(stream, bytes), to = device_block(stream, bytes);
+  const Timing timing = time_repeated(
+      [&] {
+        ops.copy(stream, to.get(), from.get(), bytes);
+        ops.synchronize(stream);
+      },
+      {.min_runs = 5, .max_runs = 200, .min_seconds = 0.5});
+  return 2.0 * static_cast<double>(bytes) / timing.minimum;
 }
 
 MemoryRates measure_memory(size_t bytes) {

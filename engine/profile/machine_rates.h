@@ -7,7 +7,8 @@ namespace engine {
 
 // FLOP/s of a square matrix product, inputs of this type and fp32 sums, best of several runs.
 // size^3 should be large enough that neither packing nor the threads' start matters.
-double measure_matmul_flops(kernels::DType dtype, int64_t size = 4096);
+double measure_matmul_flops(kernels::DType dtype, int64_t size = 4096,
+                            const kernels::Stream& stream = {});
 
 // Bytes per second, read and written together, best of several runs over `bytes` of memory. Choose
 // them larger than the last cache.
@@ -16,5 +17,8 @@ struct MemoryRates {
   double update = 0;  // a[i] = c · a[i] in place, as an optimizer does: as much read as written
 };
 MemoryRates measure_memory(size_t bytes = size_t{1} << 30);
+
+// The same of any device's memory, by its own copy: bytes read and written per second.
+double measure_device_copy(const kernels::Stream& stream, size_t bytes = size_t{1} << 30);
 
 }  // namespace engine

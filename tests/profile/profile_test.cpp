@@ -111,10 +111,10 @@ TEST_P(Kernels, EveryOperationRunsAndHasAFloor) {
   const std::unique_ptr<Model> model = small_model(family)();
   const KernelShapes shapes = kernel_shapes(*model, family, 2, 16);
   const DType dtype = bf16 ? DType::bf16 : DType::f32;
-  const std::vector<KernelCase> all = kernel_cases(shapes, dtype, "");
+  const std::vector<KernelCase> all = kernel_cases({}, shapes, dtype, "");
   size_t selected = 0;
   for (const std::string& op : kernel_operations()) {
-    selected += kernel_cases(shapes, dtype, op).size();
+    selected += kernel_cases({}, shapes, dtype, op).size();
   }
   EXPECT_EQ(selected, all.size());  // --op offers every operation, each once
   double matmul_flops = 0;
