@@ -201,22 +201,85 @@ void bench_train(ModelOptions options, const std::string& recompute, int steps, 
   }
 }
 
-void bench_kernels(ModelOptions options, const std::string& op) {
+// On the software GPU: no times, but what every kernel of an operation moves and multiplies.
+void count_kernels(const std::vector<KernelCase>& cases, bool json) {
+  ordered_json rows = ordered_json::array();
+  if (!json) {
+    fmt::print("{:<44}{:>7}{:>9}{:>10}{:>10}{:>10}{:>8}{:>10}{:>10}\n", "operation, kernel",
+               "blocks", "floor MB", "read MB", "written", "used", "passes", "GFLOP", "special M");
+  }
+  for (const KernelCase& one : cases) {
+    const auto work = count_kernel(one);
+    if (!json) {
+      fmt::print("{:<44}{:>7}{:>9.2f}{:>38}{:>10.3f}\n",
+                 fmt::format("{} {} ({})", one.op, one.variant, one.shape), "", one.bytes / 1e6, "",
+                 giga(one.flops));
+    }
+    for (const auto& [kernel, w] : work) {
+      const auto read = static_cast<double>(32 * w.global_read_sectors + w.bulk_read_bytes);
+      const auto written = static_cast<double>(32 * w.global_write_sectors + w.bulk_write_bytes);
+      if (json) {
+        rows.push_back({{"op", one.op},
+                        {"variant", one.variant},
+                        {"shape", one.shape},
+                        {"floor_bytes", one.bytes},
+                        {"floor_flops", one.flops},
+                        {"kernel", kernel},
+                        {"launches", w.launches},
+                        {"blocks", w.blocks},
+                        {"bytes_read", read},
+                        {"bytes_written", written},
+                        {"sector_efficiency", w.global_efficiency()},
+                        {"shared_passes", w.shared_passes},
+                        {"shared_passes_needed", w.shared_passes_needed},
+                        {"tensor_flops", w.tensor_flops},
+                        {"special_functions", w.special_functions}});
+        continue;
+      }
+      fmt::print("{:<44}{:>7}{:>9}{:>10.2f}{:>10.2f}{:>8.0f} %{:>7.2f}x{:>10.3f}{:>10.3f}\n",
+                 fmt::format("  {} x {}", kernel, w.launches), w.blocks, "", read / 1e6,
+                 written / 1e6, 100 * w.global_efficiency(), w.shared_conflicts(),
+                 giga(static_cast<double>(w.tensor_flops)),
+                 static_cast<double>(w.special_functions) / 1e6);
+    }
+  }
+  if (json) fmt::print("{}\n", rows.dump());
+}
+
+void bench_kernels(ModelOptions options, const std::string& op, const kernels::Stream& stream) {
   const BenchModel model = options.find();
   const DType dtype = parse_precision(options.precision).compute;
   const std::unique_ptr<Model> shape = make_model(model.config(), model.name);
-  const std::vector<KernelCase> cases =
-      kernel_cases(kernel_shapes(*shape, model.name, options.batch, options.length), dtype, op);
-  const MemoryRates memory = measure_memory();
-  const KernelRates rates{.flops = measure_matmul_flops(dtype),
+  const std::vector<KernelCase> cases = kernel_cases(
+      stream, kernel_shapes(*shape, model.name, options.batch, options.length), dtype, op);
+  const bool gpu = stream.device == kernels::DeviceType::cuda;
+  const std::string device = gpu ? "cuda" : fmt::format("{} threads", omp_get_max_threads());
+  if (stream.device == kernels::DeviceType::simt) {
+    if (!options.json) {
+      fmt::print(
+          "{}, batch {} x {}, {}, software GPU: bytes and work, not times\n"
+          "floor: each value once. used: share of the moved 32-byte sectors that was asked for. "
+          "passes: over the banks of shared memory, 1 = no conflicts\n\n",
+          model.name, options.batch, options.length, options.precision);
+    }
+    count_kernels(cases, options.json);
+    return;
+  }
+  MemoryRates memory;
+  if (gpu) {
+    memory.copy = measure_device_copy(stream);
+  } else {
+    memory = measure_memory();
+  }
+  const KernelRates rates{.flops = measure_matmul_flops(dtype, gpu ? 8192 : 4096, stream),
                           .bytes = std::max(memory.update, memory.copy)};
   ordered_json rows = ordered_json::array();
   if (!options.json) {
-    fmt::print("{}, batch {} x {}, {}, {} threads, load {:.1f}\n", model.name, options.batch,
-               options.length, options.precision, omp_get_max_threads(), load_average());
-    fmt::print("matmul  {:.0f} GFLOP/s at 4096^3\n", giga(rates.flops));
-    fmt::print("memory  copy {:.1f} GB/s, update in place {:.1f} GB/s\n\n", giga(memory.copy),
-               giga(memory.update));
+    fmt::print("{}, batch {} x {}, {}, {}, load {:.1f}\n", model.name, options.batch,
+               options.length, options.precision, device, load_average());
+    fmt::print("matmul  {:.0f} GFLOP/s at {}^3\n", giga(rates.flops), gpu ? 8192 : 4096);
+    fmt::print("memory  copy {:.1f} GB/s{}\n\n", giga(memory.copy),
+               gpu ? "" : fmt::format(", update in place {:.1f} GB/s", giga(memory.update)));
     fmt::print("{:<14}{:<22}{:<28}{:>10}{:>10}{:>10}{:>18}{:>17}\n", "operation", "", "shape",
                "least ms", "median ms", "floor ms", "GFLOP/s", "GB/s");
   }
@@ -245,6 +308,7 @@ void bench_kernels(ModelOptions options, const std::string& op) {
   if (options.json) {
     fmt::print("{}\n", ordered_json{{"model", model.name},
                                     {"precision", options.precision},
+                                    {"device", gpu ? "cuda" : "cpu"},
                                     {"threads", omp_get_max_threads()},
                                     {"matmul_peak_flops", rates.flops},
                                     {"memory_copy_bytes_per_second", memory.copy},
@@ -277,15 +341,22 @@ ExitCode run_bench(Invocation& invocation) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
 
-  CLI::App* const kernels = app.add_subcommand(
+  CLI::App* const kernels_verb = app.add_subcommand(
       "kernels", "Each operation of a step: time, floor, share of the machine's best");
-  options.add_to(*kernels);
+  options.add_to(*kernels_verb);
   std::string op;
-  kernels->add_option("--op", op, "One of them only")->check(CLI::IsMember(kernel_operations()));
+  kernels_verb->add_option("--op", op, "One of them only")
+      ->check(CLI::IsMember(kernel_operations()));
+  const std::map<std::string, kernels::DeviceType> devices = {{"cpu", kernels::DeviceType::cpu},
+                                                              {"cuda", kernels::DeviceType::cuda},
+                                                              {"simt", kernels::DeviceType::simt}};
+  kernels::Stream stream;
+  kernels_verb->add_option("--device", stream.device, "cpu, cuda, or simt for bytes and work")
+      ->transform(CLI::CheckedTransformer(devices));
 
   if (!parse_arguments(app, invocation)) return ExitCode::ok;
   if (train->parsed()) bench_train(options, recompute, steps, warmup);
-  if (kernels->parsed()) bench_kernels(options, op);
+  if (kernels_verb->parsed()) bench_kernels(options, op, stream);
   return ExitCode::ok;
 }
 
