@@ -33,6 +33,57 @@ constexpr const char* kLlama = R"({
   "tie_word_embeddings": false
 })";
 
+// Llama 3.2 1B and 3B; the scaling of RoPE changes a table, not the work.
+constexpr const char* kLlama1b = R"({
+  "architectures": ["LlamaForCausalLM"],
+  "model_type": "llama",
+  "vocab_size": 128256, "max_position_embeddings": 8192,
+  "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+  "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+  "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "initializer_range": 0.02,
+  "attention_dropout": 0.0,
+  "bos_token_id": 1, "eos_token_id": 2,
+  "tie_word_embeddings": true
+})";
+
+constexpr const char* kLlama3b = R"({
+  "architectures": ["LlamaForCausalLM"],
+  "model_type": "llama",
+  "vocab_size": 128256, "max_position_embeddings": 8192,
+  "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28,
+  "num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128,
+  "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "initializer_range": 0.02,
+  "attention_dropout": 0.0,
+  "bos_token_id": 1, "eos_token_id": 2,
+  "tie_word_embeddings": true
+})";
+
+// The shape of Qwen2.5-1.5B, without the biases of its q, k and v.
+constexpr const char* kQwen1b5 = R"({
+  "architectures": ["LlamaForCausalLM"],
+  "model_type": "llama",
+  "vocab_size": 151936, "max_position_embeddings": 8192,
+  "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+  "num_attention_heads": 12, "num_key_value_heads": 2, "head_dim": 128,
+  "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 1000000.0, "initializer_range": 0.02,
+  "attention_dropout": 0.0,
+  "bos_token_id": 1, "eos_token_id": 2,
+  "tie_word_embeddings": true
+})";
+
+struct Named {
+  const char* name;
+  const char* config;
+  int64_t batch, length;  // on a CPU the small ones are usual, on a GPU the large
+};
+constexpr Named kModels[] = {
+    {"gpt2-124m", kGpt2, 4, 512},
+    {"llama-60m", kLlama, 8, 256},
+    {"llama-3.2-1b", kLlama1b, 4, 2048},
+    {"llama-3.2-3b", kLlama3b, 4, 1024},
+    {"qwen2.5-1.5b-shape", kQwen1b5, 8, 1024},
+};
+
 }  // namespace
 
 nlohmann::ordered_json BenchModel::config() const {
@@ -44,15 +95,21 @@ nlohmann::ordered_json BenchModel::config() const {
 }
 
 BenchModel find_bench_model(const std::string& name) {
-  if (name == "gpt2-124m") return {.name = name, .config_text = kGpt2, .batch = 4, .length = 512};
-  if (name == "llama-60m") return {.name = name, .config_text = kLlama, .batch = 8, .length = 256};
+  std::string names;
+  for (const Named& model : kModels) {
+    if (name == model.name) {
+      return {
+          .name = name, .config_text = model.config, .batch = model.batch, .length = model.length};
+    }
+    names += std::string(model.name) + ", ";
+  }
   std::filesystem::path path = name;
   if (std::filesystem::is_directory(path)) path /= "config.json";
   std::ifstream file(path);
   std::stringstream text;
   if (!file || !(text << file.rdbuf())) {
     throw Error(ExitCode::usage, "BENCH-MODEL", "no model " + name)
-        .expected("gpt2-124m, llama-60m, or the path of a config.json");
+        .expected(names + "or the path of a config.json");
   }
   return {.name = path.string(), .config_text = text.str()};
 }
