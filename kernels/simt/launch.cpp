@@ -9,7 +9,9 @@
 #include <mutex>
 #include <numeric>
 
+#include "kernels/simt/async.h"
 #include "kernels/simt/machine.h"
+#include "kernels/simt/wgmma.h"
 
 namespace engine::kernels::simt {
 namespace {
@@ -41,6 +43,7 @@ void thread_main() {
       fault("barrier divergence: the thread returned while %d others wait at __syncthreads()",
             thread.block->barriers[0].arrived);
     }
+    if (thread.warp->matrix_unit) check_matrix_unit_idle(*thread.warp->matrix_unit);
   } catch (...) {
     if (!cluster.fault) cluster.fault = std::current_exception();
   }
@@ -101,7 +104,7 @@ thread_local Worker worker;
                       block->index.x, block->index.y, block->index.z, first, last,
                       thread.waits_for ? thread.waits_for : "nothing",
                       static_cast<unsigned long long>(thread.wait_detail));
-        text += line;
+        text += line + describe_mbarrier_wait(thread);
       }
       first = last + 1;
     }
@@ -117,6 +120,7 @@ void run_async(Cluster& cluster, bool all_wait) {
     const bool due = random && work.delay-- <= 0;
     if (due || (all_wait && i == 0)) {
       const std::function<void()> complete = std::move(work.complete);
+      current_thread = work.issuer;  // for faults
       cluster.async.erase(cluster.async.begin() + static_cast<int64_t>(i));
       complete();
       cluster.progress = true;
@@ -155,7 +159,6 @@ void run(Cluster& cluster) {
     if (cluster.async.empty()) {
       if (all_wait && cluster.live_threads > 0) report_deadlock(cluster);
     } else {
-      current_thread = cluster.blocks[0]->threads[0].get();  // for faults of the hardware's work
       run_async(cluster, all_wait);
     }
   }
@@ -163,9 +166,8 @@ void run(Cluster& cluster) {
     cluster.work->blocks += static_cast<int64_t>(cluster.blocks.size());
     for (Warp* warp : warps) count_accesses(*warp);
   }
-  // Bulk stores that nobody waited for still happen: the hardware finishes them.
-  current_thread = cluster.blocks[0]->threads[0].get();
   while (!cluster.async.empty()) run_async(cluster, true);
+  check_end(cluster);
 }
 
 // Position `i` of all blocks in the order of the schedule: a walk with a stride prime to n.
@@ -215,6 +217,9 @@ void set_up(Cluster& cluster, const Grid& grid, unsigned index) {
     block.shared = worker.shared_memory(rank, shape.shared_bytes);
     block.shared_bytes = shape.shared_bytes;
     block.num_done = 0;
+    block.mbarriers.clear();
+    block.writers.assign((shape.shared_bytes + 3) / 4, 0);
+    std::fill(std::begin(block.warpgroup_registers), std::end(block.warpgroup_registers), 0);
     for (NamedBarrier& barrier : block.barriers) barrier = {};
     for (size_t w = 0; w < block.warps.size(); ++w) {
       Warp& warp = block.warps[w];
@@ -223,6 +228,7 @@ void set_up(Cluster& cluster, const Grid& grid, unsigned index) {
       warp.ready = 0xffffffffu;
       warp.arrived = 0;
       warp.parity = 0;
+      warp.matrix_unit.reset();
     }
     for (int t = 0; t < grid.threads; ++t) {
       Thread& thread = *block.threads[t];
@@ -235,6 +241,9 @@ void set_up(Cluster& cluster, const Grid& grid, unsigned index) {
       thread.wait_detail = 0;
       thread.copies.clear();
       thread.copy_group = 0;
+      thread.bulk_stores.clear();
+      thread.bulk_group = 0;
+      thread.proxy_fences = 0;
       thread.block_index = block.index;
       const unsigned u = static_cast<unsigned>(t);
       thread.thread_index = {u % shape.block.x, u / shape.block.x % shape.block.y,

@@ -172,25 +172,56 @@ void check_global(const void* address, size_t bytes, Access access) {
   recent[block.next_recent] = found;
 }
 
+void check_global_range(const void* address, size_t bytes, Access access) {
+  const auto* const begin = static_cast<const std::byte*>(address);
+  const DeviceAllocation found = find_device_allocation(address);
+  if (found.begin && begin + bytes <= found.end) return;
+  fault("out-of-bounds %s of %zu bytes at %p by the hardware: not in one device allocation",
+        access == Access::read ? "read" : "write", bytes, address);
+}
+
+namespace {
+
+// The block of the cluster whose shared memory holds these bytes, or null.
+Block* owner_of(const std::byte* begin, size_t bytes) {
+  Block* const own = self().block;
+  const auto holds = [&](const Block& block) {
+    return begin >= block.shared && begin + bytes <= block.shared + block.shared_bytes;
+  };
+  if (holds(*own)) [[likely]]
+    return own;
+  for (const auto& other : own->cluster->blocks) {
+    if (holds(*other)) return other.get();
+  }
+  return nullptr;
+}
+
+}  // namespace
+
 void check_shared(const void* address, size_t bytes, Access access) {
   const auto* const begin = static_cast<const std::byte*>(address);
-  const Block* block = self().block;
-  if (block->cluster->work) note_access(address, bytes, AccessKind::shared);
-  if (begin < block->shared || begin + bytes > block->shared + block->shared_bytes) {
-    const Cluster& cluster = *block->cluster;
-    bool remote = false;
-    for (const auto& other : cluster.blocks) {
-      remote |= begin >= other->shared && begin + bytes <= other->shared + other->shared_bytes;
-    }
-    if (!remote) {
-      fault("out-of-bounds %s of %zu bytes of shared memory at offset %td of %zu bytes",
-            access == Access::read ? "read" : "write", bytes, begin - block->shared,
-            block->shared_bytes);
-    }
+  const Thread& thread = self();
+  if (this_cluster().work) note_access(address, bytes, AccessKind::shared);
+  Block* const owner = owner_of(begin, bytes);
+  if (!owner) {
+    fault("out-of-bounds %s of %zu bytes of shared memory at offset %td of %zu bytes",
+          access == Access::read ? "read" : "write", bytes, begin - thread.block->shared,
+          thread.block->shared_bytes);
   }
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0) {
     fault("misaligned access of %zu bytes to shared memory at offset %td", bytes,
-          begin - block->shared);
+          begin - owner->shared);
+  }
+  if (owner != thread.block && owner->num_done == owner->num_threads) {
+    fault("access to the shared memory of block %d of the cluster, which has already returned",
+          owner->rank);
+  }
+  if (access == Access::write) {
+    const uint32_t mark = owner == thread.block ? (static_cast<uint32_t>(thread.linear) + 1) |
+                                                      thread.proxy_fences << 11
+                                                : 0;  // threads of another block are not followed
+    const size_t first = static_cast<size_t>(begin - owner->shared) / 4;
+    for (size_t i = 0; i < (bytes + 3) / 4; ++i) owner->writers[first + i] = mark;
   }
 }
 
@@ -205,13 +236,14 @@ uint64_t start_async(std::function<void()> complete) {
   const int delay = cluster.schedule.completion == Completion::random
                         ? static_cast<int>(cluster.random() % 32)
                         : -1;  // only when everything waits
-  cluster.async.push_back({std::move(complete), delay, ticket});
+  cluster.async.push_back({std::move(complete), delay, ticket, &self()});
   return ticket;
 }
 
 namespace {
 
 void finish(const PendingCopy& copy) {
+  check_shared(copy.to, copy.bytes, Access::write);  // written now, by this thread
   std::memcpy(copy.to, copy.from, copy.valid_bytes);
   std::memset(copy.to + copy.valid_bytes, 0, copy.bytes - copy.valid_bytes);
 }
@@ -221,7 +253,14 @@ void finish(const PendingCopy& copy) {
 void copy_async(void* to, const void* from, int bytes, int valid_bytes) {
   check_shared(to, bytes, Access::write);
   if (valid_bytes > 0) {
-    check_global(from, bytes, Access::read);  // also when only a part of it is used
+    if (valid_bytes == bytes) {
+      check_global(from, bytes, Access::read);
+    } else {
+      if (reinterpret_cast<uintptr_t>(from) % bytes != 0) {
+        fault("misaligned asynchronous copy of %d bytes from %p", bytes, from);
+      }
+      check_global_range(from, valid_bytes, Access::read);
+    }
   }
   Thread& thread = self();
   const PendingCopy copy{static_cast<std::byte*>(to), static_cast<const std::byte*>(from),

@@ -29,7 +29,10 @@
 namespace engine::kernels::simt {
 
 struct Block;
+struct BulkStore;
 struct Cluster;
+struct MatrixUnit;
+struct Mbarrier;
 struct Warp;
 
 inline constexpr int kWarpSize = 32;
@@ -62,8 +65,11 @@ struct Thread : Fiber {
   Block* block = nullptr;
   const char* waits_for = nullptr;  // null while it can run
   uint64_t wait_detail = 0;
-  std::vector<PendingCopy> copies;  // cp.async, in order of issue
-  int copy_group = 0;               // the group that is being filled
+  std::vector<PendingCopy> copies;                      // cp.async, in order of issue
+  int copy_group = 0;                                   // the group that is being filled
+  std::vector<std::shared_ptr<BulkStore>> bulk_stores;  // async.h, in order of issue
+  int bulk_group = 0;
+  uint32_t proxy_fences = 0;  // fence.proxy.async executed so far
   unsigned cluster_phase = 0;
   std::vector<AccessRecord> accesses[kAccessKinds];  // while counting, until the warp is together
 };
@@ -78,6 +84,7 @@ struct Warp {
   uint32_t arrived = 0;
   int parity = 0;
   alignas(64) std::byte slots[2][kWarpSize][kSlotBytes];
+  std::shared_ptr<MatrixUnit> matrix_unit;  // wgmma.h; null until used
 };
 
 struct NamedBarrier {
@@ -91,6 +98,7 @@ struct AsyncWork {
   std::function<void()> complete;
   int delay = 0;  // scheduler rounds until it happens by itself (random schedules)
   uint64_t ticket = 0;
+  Thread* issuer = nullptr;
 };
 
 struct Block {
@@ -103,6 +111,11 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<std::unique_ptr<Thread>> threads;
   NamedBarrier barriers[kNamedBarriers];
+  std::vector<std::shared_ptr<Mbarrier>> mbarriers;  // async.h
+  // Who wrote each 4 bytes of shared memory last through store(), and whether it has fenced since:
+  // 0 nobody, else 1 + thread + (fences of the thread at the time << 11).
+  std::vector<uint32_t> writers;
+  int warpgroup_registers[8] = {};  // per thread, by setmaxnreg; 0 = as launched
   // Device memory that its threads touched last.
   static constexpr int kRecentAllocations = 8;
   DeviceAllocation recent_allocations[kRecentAllocations];
@@ -226,12 +239,16 @@ void cluster_wait();
 enum class Access : uint8_t { read, write };
 // Faults unless [address, address + bytes) lies in one device allocation, aligned to `bytes`.
 void check_global(const void* address, size_t bytes, Access access);
-// The same for the shared memory of this block, or of another one of the cluster.
+// The same for the shared memory of this block, or of another one of the cluster. A write is noted
+// in Block::writers.
 void check_shared(const void* address, size_t bytes, Access access);
+// Faults unless [address, address + bytes) lies in one device allocation; any alignment.
+void check_global_range(const void* address, size_t bytes, Access access);
 
 // --- Asynchronous work -------------------------------------------------------------------------
 
-// Queues work of the hardware; done at once on eager schedules. Returns its ticket.
+// Queues work of the hardware; done at once on eager schedules. Returns its ticket. Faults of the
+// work name the thread that started it.
 uint64_t start_async(std::function<void()> complete);
 
 // cp.async: `valid_bytes` of `bytes` from device memory to shared memory, then zeros.

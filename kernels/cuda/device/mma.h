@@ -64,6 +64,26 @@ ENGINE_DEVICE void load_matrix_x2(uint32_t (&r)[2], Shared<BFloat16> row) {
 #endif
 }
 
+// sm_90: writes the lane's parts of four matrices to their rows.
+template <bool transposed = false>
+ENGINE_DEVICE void store_matrix_x4(Shared<BFloat16> row, const uint32_t (&r)[4]) {
+#if ENGINE_ON_GPU
+  if constexpr (transposed) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(shared_address(row)), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+  } else {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(shared_address(row)), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+  }
+#else
+  store_matrix(r, 4, row.pointer, transposed);
+#endif
+}
+
 // D += A · B in fp32.
 ENGINE_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if ENGINE_ON_GPU
