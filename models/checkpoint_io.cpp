@@ -36,6 +36,21 @@ void fill(Runtime& runtime, Parameter& parameter, const ParameterPart& part,
 
 }  // namespace
 
+StoredTensors stored_tensors(const Model& model, const Checkpoint& checkpoint) {
+  StoredTensors stored;
+  for (const auto& parameter : model.parameters()) {
+    for (const ParameterPart& part : parameter->parts) {
+      for (const std::string& name : model.spellings(part.name)) {
+        const TensorEntry* entry = checkpoint.find(name);
+        if (!entry) continue;
+        stored[part.name] = {entry->name, entry->dtype};
+        break;  // of several spellings the first counts, as in CheckpointReader::take_any
+      }
+    }
+  }
+  return stored;
+}
+
 LoadReport load_weights(Runtime& runtime, Model& model, const Checkpoint& checkpoint) {
   LoadReport report;
   CheckpointReader reader(checkpoint, model.info().architecture);
@@ -55,11 +70,11 @@ LoadReport load_weights(Runtime& runtime, Model& model, const Checkpoint& checkp
         entry = reader.take_any(names, shape);
       }
       if (!entry) continue;  // finish() reports all that are missing at once
-      report.stored[part.name] = {entry->name, entry->dtype};
       fill(runtime, *parameter, part, *entry);
     }
   }
   reader.finish();
+  report.stored = stored_tensors(model, checkpoint);
   report.unused = reader.unused();
   return report;
 }

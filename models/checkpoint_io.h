@@ -19,6 +19,10 @@ struct StoredTensor {
 };
 using StoredTensors = std::map<std::string, StoredTensor>;
 
+// How `checkpoint` spells and stores the tensors of `model`, without reading them; absent ones are
+// left out. What load_weights reports of the same two.
+StoredTensors stored_tensors(const Model& model, const Checkpoint& checkpoint);
+
 struct LoadReport {
   StoredTensors stored;
   std::vector<std::string> initialized;  // absent in the checkpoint, made anew: a new class head

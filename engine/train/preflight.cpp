@@ -40,20 +40,8 @@ void TrainingRun::make_model() {
   if (resumed_) {
     restore_checkpoint(*resumed_, runtime_, *model_);
     optimizer_->set_steps(progress_.updates);
-    if (setup_.checkpoint) {  // names and types as the first checkpoint had them
-      setup_.files.stored.clear();
-      for (const std::string& name : setup_.checkpoint->names()) {
-        const TensorEntry* entry = setup_.checkpoint->find(name);
-        for (const auto& p : model_->parameters()) {
-          for (const ParameterPart& part : p->parts) {
-            const std::vector<std::string> spellings = model_->spellings(part.name);
-            if (std::find(spellings.begin(), spellings.end(), name) != spellings.end()) {
-              setup_.files.stored[part.name] = {name, entry->dtype};
-            }
-          }
-        }
-      }
-    }
+    // Tensors keep the names and types that they had before the first checkpoint.
+    if (setup_.checkpoint) setup_.files.stored = stored_tensors(*model_, *setup_.checkpoint);
     return;
   }
   model_->parameters().initialize(runtime_, config_.train.seed);

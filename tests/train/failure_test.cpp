@@ -21,41 +21,11 @@ int count(const std::string& text, const std::string& part) {
   return n;
 }
 
-// A trained model to start from, as plain files without checksums.
-fs::path saved_model(const Workspace& w, const Options& settings) {
-  const Outcome outcome = run_here(
-      settings + Options{"train.output_dir=" + (w.path() / "first").string(), "train.max_steps=1"});
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.error;
-  const fs::path model = w.path() / "model";
-  fs::create_directories(model);
-  for (const char* file : {"config.json", "tokenizer.json"}) {
-    fs::copy_file(w.path() / "first/last" / file, model / file);
-  }
-  write_tensors(model / "model.safetensors",
-                read_tensors(w.path() / "first/last/model.safetensors"));
-  return model;
-}
-
-void edit_model(const fs::path& model, const std::function<void(std::vector<NamedTensor>&)>& edit) {
-  std::vector<NamedTensor> tensors = read_tensors(model / "model.safetensors");
-  edit(tensors);
-  write_tensors(model / "model.safetensors", tensors);
-}
-
 NamedTensor& find(std::vector<NamedTensor>& tensors, const std::string& name) {
   for (NamedTensor& tensor : tensors) {
     if (tensor.name == name) return tensor;
   }
   throw std::runtime_error("no tensor " + name);
-}
-
-Options from_model(const Options& settings, const fs::path& model) {
-  Options out;
-  for (const std::string& option : settings) {
-    if (!option.starts_with("model.")) out.push_back(option);
-  }
-  out.push_back("model.path=" + model.string());
-  return out;
 }
 
 void expect_failure(const Outcome& outcome, int exit_code, const std::string& code,

@@ -206,6 +206,32 @@ TEST(Resume, ANewRunDoesNotOverwriteAnOldOne) {
   EXPECT_TRUE(snapshot(w.path() / "run") == before);
 }
 
+// GPT-2's first files have other names. A run that began from them keeps them, resumed or not.
+TEST(Resume, KeepsTheNamesOfThePretrainedCheckpoint) {
+  const Workspace w;
+  const std::vector<std::string> settings = tiny_gpt2(w);
+  const fs::path model = saved_model(w, settings), out = w.path() / "run";
+  const std::string prefix = "transformer.";
+  edit_model(model, [&](std::vector<NamedTensor>& tensors) {
+    for (NamedTensor& tensor : tensors) {
+      ASSERT_TRUE(tensor.name.starts_with(prefix)) << tensor.name;
+      tensor.name.erase(0, prefix.size());
+    }
+  });
+  const std::vector<std::string> run =
+      from_model(settings, model) +
+      std::vector<std::string>{"train.save_every=2", "train.keep_checkpoints=0"};
+  ASSERT_EQ(run_here(run).exit_code, 0);
+  const std::string whole = file_bytes(out / "checkpoint-6/model.safetensors");
+  EXPECT_NE(whole.find("\"h.0.attn.c_attn.weight\""), std::string::npos);
+  EXPECT_EQ(whole.find(prefix), std::string::npos);
+  fs::remove_all(out / "checkpoint-4");
+  fs::remove_all(out / "checkpoint-6");
+  const Outcome resumed = run_here(run + std::vector<std::string>{"train.resume=true"});
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.error;
+  EXPECT_TRUE(file_bytes(out / "checkpoint-6/model.safetensors") == whole);
+}
+
 void flip_byte(const fs::path& path) {
   std::string bytes = file_bytes(path);
   bytes[bytes.size() - 5] ^= 0x10;

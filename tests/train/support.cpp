@@ -230,6 +230,36 @@ void write_tensors(const fs::path& path, const std::vector<NamedTensor>& tensors
   }
 }
 
+fs::path saved_model(const Workspace& workspace, const std::vector<std::string>& settings) {
+  const fs::path first = workspace.path() / "first", model = workspace.path() / "model";
+  const Outcome outcome =
+      run_here(settings +
+               std::vector<std::string>{"train.output_dir=" + first.string(), "train.max_steps=1"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.error;
+  fs::create_directories(model);
+  for (const char* file : {"config.json", "tokenizer.json"}) {
+    fs::copy_file(first / "last" / file, model / file);
+  }
+  write_tensors(model / "model.safetensors", read_tensors(first / "last/model.safetensors"));
+  return model;
+}
+
+std::vector<std::string> from_model(const std::vector<std::string>& settings,
+                                    const fs::path& model) {
+  std::vector<std::string> out;
+  for (const std::string& option : settings) {
+    if (!option.starts_with("model.")) out.push_back(option);
+  }
+  out.push_back("model.path=" + model.string());
+  return out;
+}
+
+void edit_model(const fs::path& model, const std::function<void(std::vector<NamedTensor>&)>& edit) {
+  std::vector<NamedTensor> tensors = read_tensors(model / "model.safetensors");
+  edit(tensors);
+  write_tensors(model / "model.safetensors", tensors);
+}
+
 double max_difference(const std::vector<NamedTensor>& a, const std::vector<NamedTensor>& b) {
   if (a.size() != b.size()) return INFINITY;
   double worst = 0;

@@ -84,6 +84,15 @@ struct NamedTensor {
 };
 std::vector<NamedTensor> read_tensors(const std::filesystem::path& path);
 void write_tensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors);
+// A model trained for one step by the run of `settings`, as plain files without checksums; the
+// settings that train it further instead of a new one; and a change to its tensors.
+std::filesystem::path saved_model(const Workspace& workspace,
+                                  const std::vector<std::string>& settings);
+std::vector<std::string> from_model(const std::vector<std::string>& settings,
+                                    const std::filesystem::path& model);
+void edit_model(const std::filesystem::path& model,
+                const std::function<void(std::vector<NamedTensor>&)>& edit);
+
 // Largest difference of any element; the tensors must be the same ones.
 double max_difference(const std::vector<NamedTensor>& a, const std::vector<NamedTensor>& b);
 
