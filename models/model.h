@@ -56,9 +56,7 @@ struct ModelBatch {
   Tensor positions;  // i32 [N], restarting at every sequence
   Tensor targets;    // i32 [N], the id to predict at each token, or -100
   Sequences sequences;
-  Tensor pooled_rows;   // i32 [S], classification: token row that is classified
-  Tensor class_labels;  // i32 [S]
-  CacheStep cache;      // generation only
+  CacheStep cache;  // generation only
 };
 
 class Model {
