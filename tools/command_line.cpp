@@ -158,7 +158,7 @@ std::string main_help() {
   text += std::string("\n") + kGlobalHelp;
   text +=
       "\nExit codes: 0 ok, 1 a bug of ours, 2 usage or config, 3 data, 4 checkpoint or tokenizer,\n"
-      "  5 out of memory, 6 not a number, 7 distributed, 8 interrupted after a checkpoint,\n"
+      "  5 out of memory, 6 not a number, 7 distributed, 8 interrupted,\n"
       "  74 cannot write, 75 try again\n";
   return text;
 }

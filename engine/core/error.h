@@ -30,7 +30,7 @@ enum class ExitCode : int {
   out_of_memory = 5,  // predicted or real
   numerical = 6,      // NaN, Inf, divergence
   distributed = 7,    // timeout or lost peer
-  interrupted = 8,    // SIGINT/SIGTERM, after a checkpoint was written
+  interrupted = 8,    // SIGINT/SIGTERM: a checkpoint was written, or no step was made
   io = 74,            // EX_IOERR: full or read-only disk while writing
   retry = 75,         // EX_TEMPFAIL: requeue me
 };

@@ -9,6 +9,7 @@
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
 #include "engine/generate/settings.h"
+#include "engine/train/signals.h"
 #include "models/registry.h"
 
 namespace engine {
@@ -134,6 +135,14 @@ std::vector<int32_t> map_labels(const std::vector<std::string>& data_labels,
     map.push_back(static_cast<int32_t>(it - classes.begin()));
   }
   return map;
+}
+
+std::shared_ptr<const TokenisedData> read_data(const DataConfig& config,
+                                               const std::vector<std::string>& files,
+                                               const TextEncoder& encoder) {
+  TokeniseOptions options = tokenise_options(config, files);
+  options.progress = [](uint64_t, uint64_t) { InterruptGuard::stop_if_requested(); };
+  return tokenise(options, encoder);
 }
 
 std::shared_ptr<const Batcher> make_batcher(std::shared_ptr<const TokenisedData> data,
@@ -269,14 +278,14 @@ RunSetup prepare_run(const TrainConfig& config) {
   TextEncoder encoder = make_text_encoder(setup.tokenizer);
   // Rows of token ids may use every row of the embedding: the model's count, not the tokenizer's.
   encoder.vocab_size = static_cast<int32_t>(make_model(json, where, task)->info().vocab_size);
-  const auto train_data = tokenise(tokenise_options(config.data, config.data.train), encoder);
+  const auto train_data = read_data(config.data, config.data.train, encoder);
   const bool split = config.data.validation_fraction.value_or(0.0) > 0;
   setup.train = make_batcher(train_data, config, split ? RowSubset::train : RowSubset::all, true);
   auto validation_data = train_data;
   if (split) {
     setup.validation = make_batcher(train_data, config, RowSubset::validation, false);
   } else if (!config.data.validation.empty()) {
-    validation_data = tokenise(tokenise_options(config.data, config.data.validation), encoder);
+    validation_data = read_data(config.data, config.data.validation, encoder);
     setup.validation = make_batcher(validation_data, config, RowSubset::all, false);
   }
 

@@ -42,7 +42,8 @@ struct RunSetup {
   TrainingShape training_shape;
 };
 
-// Throws engine::Error for everything a user can have got wrong.
+// Throws engine::Error for everything a user can have got wrong, and RUN-INTERRUPTED when a signal
+// asks for an end while data is read (signals.h).
 RunSetup prepare_run(const TrainConfig& config);
 
 PrecisionPolicy precision_policy(const RunConfig& config);

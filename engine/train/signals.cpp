@@ -3,6 +3,10 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <string>
+
+#include "engine/core/error.h"
+
 namespace engine {
 namespace {
 
@@ -32,10 +36,19 @@ InterruptGuard::InterruptGuard() {
 InterruptGuard::~InterruptGuard() {
   for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &g_previous[i], nullptr);
   sigaction(SIGXFSZ, &g_previous_file_size, nullptr);
+  g_requested = 0;
 }
 
 int InterruptGuard::requested() {
   return g_requested;
+}
+
+void InterruptGuard::stop_if_requested() {
+  if (g_requested == 0) return;
+  throw Error(ExitCode::interrupted, "RUN-INTERRUPTED",
+              std::string("interrupted by ") + signal_name(g_requested) + " before the first step")
+      .with("written", "nothing; what was there before is as it was")
+      .fix("run the same command again");
 }
 
 const char* signal_name(int signal) {

@@ -18,7 +18,8 @@ struct TrainRequest {
 };
 
 // Runs to the end, to an early stop or to an interrupt (ExitCode::interrupted, after a checkpoint).
-// Throws engine::Error; nothing that was saved before is lost then.
+// Throws engine::Error, RUN-INTERRUPTED for an interrupt before the first step; nothing that was
+// saved before is lost then.
 ExitCode train(const TrainRequest& request, Console& console);
 
 }  // namespace engine

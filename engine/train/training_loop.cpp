@@ -202,18 +202,17 @@ void TrainingRun::run_step() {
 
 ExitCode TrainingRun::run() {
   if (config_.train.threads > 0) omp_set_num_threads(static_cast<int>(config_.train.threads));
-  plan_steps();
-  plan_memory();
-  find_resume_point();
-  make_model();
-  try_longest_batch();
-  print_banner();
+  for (const auto part :
+       {&TrainingRun::plan_steps, &TrainingRun::plan_memory, &TrainingRun::find_resume_point,
+        &TrainingRun::make_model, &TrainingRun::try_longest_batch, &TrainingRun::print_banner}) {
+    (this->*part)();
+    InterruptGuard::stop_if_requested();
+  }
   if (request_.dry_run) {
     console_.print("dry run: the pre-flight is complete, nothing was written");
     return ExitCode::ok;
   }
 
-  const InterruptGuard interrupts;
   open_outputs();
   if (progress_.position.epoch > 0) {
     epoch_plan_ = setup_.train->plan(progress_.position.epoch);

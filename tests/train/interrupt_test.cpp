@@ -144,6 +144,62 @@ TEST(Interrupt, TerminateFinishesTheStepAndSaves) {
   }
 }
 
+// Before the first step there is nothing to save: nothing is written.
+TEST(Interrupt, BeforeTheFirstStepNothingIsWritten) {
+  const Workspace w;
+  const auto expect_interrupted = [](const Outcome& outcome, const char* signal) {
+    EXPECT_EQ(outcome.exit_code, 8) << outcome.error;
+    EXPECT_EQ(outcome.code, "RUN-INTERRUPTED") << outcome.error;
+    EXPECT_NE(outcome.error.find(signal), std::string::npos) << outcome.error;
+  };
+  // The banner is the last that a run prints before it opens its files.
+  bool printed = false;
+  const auto raise_once = [&](int signal) {
+    printed = false;
+    return [&printed, signal](std::string_view) {
+      if (!std::exchange(printed, true)) raise(signal);
+    };
+  };
+  expect_interrupted(run_here(tiny_gpt2(w), {.on_print = raise_once(SIGTERM)}), "SIGTERM");
+  EXPECT_TRUE(printed);
+  EXPECT_FALSE(fs::exists(w.path() / "run"));
+  expect_interrupted(run_here(tiny_gpt2(w), {.dry_run = true, .on_print = raise_once(SIGINT)}),
+                     "SIGINT");
+  // A run without signals is not ended by an earlier one, and a checkpoint stays as it was.
+  ASSERT_EQ(run_here(tiny_gpt2(w)).exit_code, 0);
+  const auto before = snapshot(w.path());
+  expect_interrupted(run_here(tiny_gpt2(w) + std::vector<std::string>{"train.resume=true"},
+                              {.on_print = raise_once(SIGUSR1)}),
+                     "SIGUSR1");
+  EXPECT_TRUE(snapshot(w.path()) == before);
+  // The handlers are gone with the run.
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+    struct sigaction action {};
+    ASSERT_EQ(sigaction(signal, nullptr, &action), 0);
+    EXPECT_TRUE(action.sa_handler == SIG_DFL) << strsignal(signal);
+  }
+}
+
+TEST(Interrupt, WhileDataIsReadNoCacheIsLeft) {
+  const Workspace w;
+  w.write("train.txt", made_up_text(500'000));
+  const fs::path cache = w.path() / "cache";
+  const pid_t child = start_engine(
+      w.path(), tiny_gpt2(w) + std::vector<std::string>{"data.cache_dir=" + cache.string()});
+  std::error_code error;
+  while ((!fs::exists(cache, error) || fs::is_empty(cache, error)) && running(child)) {
+    std::this_thread::sleep_for(1ms);
+  }
+  kill(child, SIGTERM);
+  const int status = wait_for(child);
+  const std::string console = file_bytes(w.path() / "console.txt");
+  ASSERT_TRUE(WIFEXITED(status)) << strsignal(WTERMSIG(status));
+  EXPECT_EQ(WEXITSTATUS(status), 8) << console;
+  EXPECT_NE(console.find("error[RUN-INTERRUPTED]"), std::string::npos) << console;
+  EXPECT_TRUE(fs::is_empty(cache));
+  EXPECT_FALSE(fs::exists(w.path() / "run"));
+}
+
 TEST(Interrupt, KilledBetweenACheckpointAndItsRecord) {
   const Workspace w;
   const std::vector<std::string> settings =

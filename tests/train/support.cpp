@@ -104,7 +104,11 @@ Outcome run_here(const std::vector<std::string>& options, const RunFlags& flags)
   Outcome outcome;
   Console console({.style = {},
                    .live = false,
-                   .sink = [&](std::string_view text) { outcome.console += text; },
+                   .sink =
+                       [&](std::string_view text) {
+                         if (flags.on_print) flags.on_print(text);
+                         outcome.console += text;
+                       },
                    .monotonic_seconds = nullptr,
                    .width = nullptr});
   try {

@@ -51,6 +51,7 @@ struct Outcome {
 struct RunFlags {
   bool dry_run = false;
   bool resume_override = false;
+  std::function<void(std::string_view)> on_print;  // sees the text before it is kept
 };
 // train() in this process.
 Outcome run_here(const std::vector<std::string>& options, const RunFlags& flags = {});
