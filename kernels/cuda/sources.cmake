@@ -2,6 +2,7 @@
 # and, where there is a CUDA toolkit, by nvcc.
 set(ENGINE_GPU_KERNELS
   activation.cu
+  cross_entropy.cu
   elementwise.cu
   matmul.cu
   matmul/fma.cu
