@@ -54,7 +54,7 @@ Variable embedding(Graph& graph, const EmbeddingInputs& in) {
     const int64_t rows = in.table->shape[0];
     const int64_t position_rows = position_grad ? in.position_table->shape[0] : 0;
     const Tensor workspace = graph.runtime().workspace(
-        graph.ops().embedding_backward_workspace(tokens, rows, position_rows));
+        graph.ops().embedding_backward_workspace(tokens, hidden, rows, position_rows));
     graph.ops().embedding_backward(
         graph.stream(),
         {.tokens = tokens,

@@ -43,7 +43,8 @@ struct Operations {
 
   void (*embedding_forward)(Stream, const EmbeddingForward&);
   void (*embedding_backward)(Stream, const EmbeddingBackward&);
-  size_t (*embedding_backward_workspace)(int64_t tokens, int64_t rows, int64_t position_rows);
+  size_t (*embedding_backward_workspace)(int64_t tokens, int64_t hidden, int64_t rows,
+                                         int64_t position_rows);
   void (*gather_rows)(Stream, const GatherRows&);
   void (*scatter_rows)(Stream, const GatherRows&);
 

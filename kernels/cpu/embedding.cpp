@@ -61,7 +61,7 @@ void embedding_forward(Stream, const EmbeddingForward& p) {
   });
 }
 
-size_t embedding_backward_workspace(int64_t, int64_t, int64_t) {
+size_t embedding_backward_workspace(int64_t, int64_t, int64_t, int64_t) {
   return 0;
 }
 

@@ -70,14 +70,7 @@ template <Activation kind, bool gated, bool backward, typename T>
 __global__ void __launch_bounds__(kThreads) activation_kernel(const Pointwise p) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= p.rows * p.pieces) return;
-  // 32-bit division where it is enough: always, in practice
-  int64_t row = 0, piece = index;
-  if (gated) {
-    row = p.rows * p.pieces <= UINT32_MAX
-              ? static_cast<uint32_t>(index) / static_cast<uint32_t>(p.pieces)
-              : index / p.pieces;
-    piece = index - row * p.pieces;
-  }
+  const int64_t row = gated ? quotient(index, p.pieces) : 0, piece = index - row * p.pieces;
   const int64_t i = piece * 8, valid = p.width - i;
   const int64_t x_at = (gated ? 2 * row * p.width : 0) + i, y_at = row * p.width + i;
 

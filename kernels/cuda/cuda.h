@@ -44,7 +44,8 @@ void activation_backward(Stream stream, const ActivationBackward& arguments);
 
 void embedding_forward(Stream stream, const EmbeddingForward& arguments);
 void embedding_backward(Stream stream, const EmbeddingBackward& arguments);
-size_t embedding_backward_workspace(int64_t tokens, int64_t rows, int64_t position_rows);
+size_t embedding_backward_workspace(int64_t tokens, int64_t hidden, int64_t rows,
+                                    int64_t position_rows);
 void gather_rows(Stream stream, const GatherRows& arguments);
 void scatter_rows(Stream stream, const GatherRows& arguments);
 

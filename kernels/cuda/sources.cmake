@@ -4,6 +4,7 @@ set(ENGINE_GPU_KERNELS
   activation.cu
   cross_entropy.cu
   elementwise.cu
+  embedding.cu
   matmul.cu
   matmul/fma.cu
   matmul/mma.cu

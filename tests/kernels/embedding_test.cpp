@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "tests/kernels/reference/rounding.h"
 
 namespace engine::kernels::testing {
@@ -99,9 +101,9 @@ TEST_P(EmbeddingTest, BackwardSumsExactlyOnIntegers) {
       DeviceArray ids(stream(), DType::i32, in.ids);
       DeviceArray positions(stream(), DType::i32, in.positions);
       DeviceArray d_out(stream(), dtype, d_out_values);
-      DeviceArray workspace(
-          stream(), DType::u8,
-          static_cast<int64_t>(ops().embedding_backward_workspace(tokens, kRows, kPositions)));
+      DeviceArray workspace(stream(), DType::u8,
+                            static_cast<int64_t>(ops().embedding_backward_workspace(
+                                tokens, hidden, kRows, kPositions)));
       for (int64_t padding_id : {int64_t{-1}, tokens > 0 ? int64_t(in.ids[0]) : int64_t{0}}) {
         DeviceArray d_table(stream(), DType::f32, start_table);
         DeviceArray d_positions(stream(), DType::f32, start_positions);
@@ -136,7 +138,7 @@ TEST_P(EmbeddingTest, BackwardOfOneHotTokenAndFrozenTables) {
   DeviceArray d_out(stream(), DType::bf16, d_out_values);
   DeviceArray workspace(
       stream(), DType::u8,
-      static_cast<int64_t>(ops().embedding_backward_workspace(kTokens, kRows, 0)));
+      static_cast<int64_t>(ops().embedding_backward_workspace(kTokens, kHidden, kRows, 0)));
   DeviceArray d_table(stream(), DType::f32, Values(kRows * kHidden));
   ops().embedding_backward(stream(), {.tokens = kTokens,
                                       .hidden = kHidden,
@@ -155,6 +157,41 @@ TEST_P(EmbeddingTest, BackwardOfOneHotTokenAndFrozenTables) {
     }
   }
   expect_close(d_table, exact, twin, "d_table");
+}
+
+// Many rows and tokens, few of the rows frequent: ids that differ in every digit of a radix sort,
+// and runs over many of its pieces.
+TEST_P(EmbeddingTest, BackwardOfALargeVocabulary) {
+  Random random(6);
+  constexpr int64_t kTokens = 3001;
+  for (const auto& [rows, hidden] : {std::pair<int64_t, int64_t>{600, 264}, {300007, 3}}) {
+    Values ids;
+    for (int64_t t = 0; t < kTokens; ++t) {
+      ids.push_back(std::floor(std::pow(random.uniform(), 12) * static_cast<double>(rows)));
+    }
+    const Values d_out_values = random.integers(kTokens * hidden, -8, 8);
+    DeviceArray device_ids(stream(), DType::i32, ids);
+    DeviceArray d_out(stream(), DType::bf16, d_out_values);
+    DeviceArray d_table(stream(), DType::f32, Values(rows * hidden));
+    DeviceArray workspace(
+        stream(), DType::u8,
+        static_cast<int64_t>(ops().embedding_backward_workspace(kTokens, hidden, rows, 0)));
+    ops().embedding_backward(stream(), {.tokens = kTokens,
+                                        .hidden = hidden,
+                                        .rows = rows,
+                                        .ids = device_ids.as<int32_t>(),
+                                        .d_out = d_out.data(),
+                                        .d_table = d_table.as<float>(),
+                                        .workspace = workspace.data(),
+                                        .output_dtype = DType::bf16});
+    Values expected(rows * hidden);
+    for (int64_t t = 0; t < kTokens; ++t) {
+      for (int64_t i = 0; i < hidden; ++i) {
+        expected[static_cast<int64_t>(ids[t]) * hidden + i] += d_out_values[t * hidden + i];
+      }
+    }
+    expect_equal(d_table.values(), expected, "d_table");
+  }
 }
 
 TEST_P(EmbeddingTest, GatherAndScatterRows) {
@@ -206,9 +243,9 @@ TEST_P(EmbeddingTest, SameBitsOnAnyThreadCount) {
     DeviceArray d_out(stream(), DType::f32, d_out_values);
     DeviceArray d_table(stream(), DType::f32, Values(kRows * in.hidden));
     DeviceArray d_positions(stream(), DType::f32, Values(kPositions * in.hidden));
-    DeviceArray workspace(
-        stream(), DType::u8,
-        static_cast<int64_t>(ops().embedding_backward_workspace(in.tokens, kRows, kPositions)));
+    DeviceArray workspace(stream(), DType::u8,
+                          static_cast<int64_t>(ops().embedding_backward_workspace(
+                              in.tokens, in.hidden, kRows, kPositions)));
     ops().embedding_backward(stream(), {.tokens = in.tokens,
                                         .hidden = in.hidden,
                                         .rows = kRows,

@@ -1,0 +1,389 @@
+// Embedding lookup and its gradient.
+//
+// Bound by memory: forward, a row read and a row written per token; backward, d_out read once and
+// the gradient rows of the tokens that occur read and written once (4 bytes per element each way).
+//
+// The backward is deterministic without floating-point atomics:
+//   1. The tokens are sorted by id, stably, by one block: a radix sort of 9 bits per pass (two for
+//      262144 ids). Its time is that of a few launches, and grows with the tokens only.
+//   2. A warp sums 32 neighbours of the sorted order for 256 columns, and adds every run of equal
+//      ids to its row of the table, except the rest of a run that began before: that sum is stored.
+//   3. Those rests are added, in order, to the row of their run.
+// So a row sums its tokens in order, in pieces of at most 32.
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device/eight.h"
+#include "kernels/cuda/device/launch.h"
+#include "kernels/cuda/device/warp.h"
+
+namespace engine::kernels::ENGINE_GPU {
+namespace {
+
+constexpr int kThreads = 256;
+
+// --- Forward -----------------------------------------------------------------------------------
+
+struct Lookup {
+  EmbeddingForward embedding;
+  int64_t pieces;  // of eight elements, in a row
+  bool whole;
+};
+
+// T: table dtype, O: output dtype.
+template <typename T, typename O>
+__global__ void __launch_bounds__(kThreads) embedding_forward_kernel(const Lookup p) {
+  const EmbeddingForward& e = p.embedding;
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (index >= e.tokens * p.pieces) return;
+  const int64_t token = quotient(index, p.pieces), i = (index - token * p.pieces) * 8;
+  const int64_t valid = e.hidden - i;
+  float x[8];
+  to_floats(x, load_eight(static_cast<const T*>(e.table) + load(e.ids + token) * e.hidden + i,
+                          valid, p.whole));
+#pragma unroll
+  for (int j = 0; j < 8; ++j) x[j] *= e.scale;
+  if (e.position_table) {
+    float position[8];
+    to_floats(position, load_eight(static_cast<const T*>(e.position_table) +
+                                       load(e.positions + token) * e.hidden + i,
+                                   valid, p.whole));
+#pragma unroll
+    for (int j = 0; j < 8; ++j) x[j] = rounded_to<O>(x[j]) + position[j];
+  }
+  store_eight(static_cast<O*>(e.out) + token * e.hidden + i, x, valid, p.whole);
+}
+
+// --- Backward: the sort ------------------------------------------------------------------------
+
+constexpr int kSortThreads = 1024, kSortWarps = kSortThreads / kWarp;
+constexpr int kDigitBits = 9, kDigits = 1 << kDigitBits;
+
+// The row of a table, and the token that names it.
+using Entry = Vector<int32_t, 2>;
+
+struct Sort {
+  const int32_t* rows;    // [count]
+  Entry *first, *second;  // [count] each: what passes 0, 2, ... and 1, 3, ... write
+  int passes;
+
+  Entry* sorted() const { return passes % 2 == 1 ? first : second; }
+};
+struct Sorts {
+  Sort sort[2];  // of one block each
+  int64_t count;
+};
+
+// Lanes whose digit is this lane's, among those of `lanes`.
+ENGINE_DEVICE uint32_t lanes_of_digit(int digit, uint32_t lanes) {
+#pragma unroll
+  for (int bit = 0; bit < kDigitBits; ++bit) {
+    const bool set = digit >> bit & 1;
+    const uint32_t with = ballot(set);
+    lanes &= set ? with : ~with;
+  }
+  return lanes;
+}
+
+// Stable: every warp has a run of the entries, and they keep their order within a digit.
+__global__ void __launch_bounds__(kSortThreads) sort_tokens_kernel(const Sorts p) {
+  SharedMemory shared;
+  const Shared<int32_t> counts = shared.take<int32_t>(kSortWarps * kDigits);
+  const Shared<int32_t> starts = shared.take<int32_t>(kDigits);
+  const Shared<int32_t> warp_sums = shared.take<int32_t>(kWarp);
+  const Sort sort = blockIdx.x == 0 ? p.sort[0] : p.sort[1];
+  const int thread = static_cast<int>(threadIdx.x), lane = lane_index(), warp = warp_index();
+  const Shared<int32_t> own_counts = counts + warp * kDigits;
+  const int64_t per_warp = ceil_div<int64_t>(p.count, kSortThreads) * kWarp;
+  const int64_t begin = warp * per_warp;
+  const int64_t end = begin + per_warp < p.count ? begin + per_warp : p.count;
+
+  for (int pass = 0; pass < sort.passes; ++pass) {
+    const Entry* const from = pass % 2 == 1 ? sort.first : sort.second;
+    Entry* const to = pass % 2 == 1 ? sort.second : sort.first;
+    const auto entry = [&](int64_t i) {
+      if (pass > 0) return load_vector<2>(from[i].element);
+      Entry first;
+      first[0] = load(sort.rows + i);
+      first[1] = static_cast<int32_t>(i);
+      return first;
+    };
+    const auto digit_of = [&](const Entry& e) {
+      return static_cast<int>(static_cast<uint32_t>(e[0]) >> (pass * kDigitBits)) & (kDigits - 1);
+    };
+    for (int i = thread; i < kSortWarps * kDigits; i += kSortThreads) store(counts + i, 0);
+    sync_threads();
+    for (int64_t i = begin + lane; i < end; i += kWarp) {
+      atomic_add(own_counts + digit_of(entry(i)), 1);
+    }
+    sync_threads();
+
+    // Where each digit starts, and each warp's entries in it.
+    int total = 0;
+    if (thread < kDigits) {
+      for (int w = 0; w < kSortWarps; ++w) {
+        const Shared<int32_t> at = counts + w * kDigits + thread;
+        const int32_t count = load(at);
+        store(at, total);
+        total += count;
+      }
+    }
+    int up_to = total;  // of the digits of this warp up to this lane's
+    for (int delta = 1; delta < kWarp; delta *= 2) {
+      const int below = shuffle_up(up_to, delta);
+      if (lane >= delta) up_to += below;
+    }
+    if (lane == kWarp - 1) store(warp_sums + warp, up_to);
+    sync_threads();
+    if (thread < kDigits) {
+      int start = up_to - total;
+      for (int w = 0; w < warp; ++w) start += load(warp_sums + w);
+      store(starts + thread, start);
+    }
+    sync_threads();
+
+    for (int64_t first = begin; first < end; first += kWarp) {
+      const bool exists = first + lane < end;
+      Entry e{};
+      if (exists) e = entry(first + lane);
+      const int digit = digit_of(e);
+      const uint32_t all = ballot(exists), same = lanes_of_digit(digit, all);
+      const int rank = count_bits(same & ((1u << lane) - 1));
+      int32_t before = 0;
+      if (exists) {
+        before = load(own_counts + digit);
+        store_vector(to[load(starts + digit) + before + rank].element, e);
+      }
+      sync_warp();
+      if (exists && rank == 0) store(own_counts + digit, before + count_bits(same));
+      sync_warp();
+    }
+    sync_threads();
+  }
+}
+
+// --- Backward: the sums ------------------------------------------------------------------------
+
+constexpr int kPiece = kWarp;        // sorted tokens of one warp
+constexpr int kColumns = 8 * kWarp;  // columns of one warp
+constexpr int kSumWarps = 4;
+
+struct Sums {
+  const Entry* sorted;  // [tokens]
+  int64_t tokens, hidden;
+  const void* d_out;
+  float* table;  // [rows, hidden]
+  float* rests;  // [pieces, hidden]: sums of what continues a run of the piece before
+  float scale;
+  int64_t skipped_row;
+  bool whole;
+};
+
+ENGINE_DEVICE int32_t row_at(const Sums& p, int64_t i) {
+  return i >= 0 && i < p.tokens ? load(p.sorted[i].element) : -1;
+}
+ENGINE_DEVICE int64_t first_column() {
+  return (static_cast<int64_t>(blockIdx.y) * (blockDim.x / kWarp) + warp_index()) * kColumns +
+         lane_index() * 8;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kSumWarps* kWarp) sum_runs_kernel(const Sums p) {
+  constexpr int kAhead = static_cast<int>(16 / sizeof(T));  // rows that are loaded together
+  const int64_t piece = blockIdx.x, begin = piece * kPiece, column = first_column();
+  const int64_t valid = p.hidden - column;
+  const int32_t row_before = row_at(p, begin - 1), own_row = row_at(p, begin + lane_index());
+  const int32_t own_token = own_row >= 0 ? load(p.sorted[begin + lane_index()].element + 1) : 0;
+  const bool continues = row_before >= 0 && row_before == shuffle(own_row, 0);
+
+  float sum[8] = {};
+  int32_t row = shuffle(own_row, 0);
+  bool is_rest = continues;
+  const auto flush = [&] {
+    if (row < 0 || row == p.skipped_row || valid <= 0) return;
+    if (is_rest) {
+      store_eight(p.rests + piece * p.hidden + column, sum, valid, p.whole);
+      return;
+    }
+    float* const to = p.table + row * p.hidden + column;
+    float total[8];
+    to_floats(total, load_eight(to, valid, p.whole));
+#pragma unroll
+    for (int j = 0; j < 8; ++j) total[j] += sum[j];
+    store_eight(to, total, valid, p.whole);
+  };
+  for (int first = 0; first < kPiece; first += kAhead) {
+    int32_t rows[kAhead];
+    Eight<T> d[kAhead];
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      rows[k] = shuffle(own_row, first + k);
+      const int64_t token = shuffle(own_token, first + k);
+      d[k] = rows[k] >= 0 && rows[k] != p.skipped_row && valid > 0
+                 ? load_eight_once(static_cast<const T*>(p.d_out) + token * p.hidden + column,
+                                   valid, p.whole)
+                 : zero_eight<T>();
+    }
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (rows[k] != row) {
+        flush();
+        row = rows[k];
+        is_rest = false;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) sum[j] = 0.0f;
+      }
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sum[j] += p.scale * to_float(d[k][j]);
+    }
+  }
+  flush();
+}
+
+// For every run that begins in this piece and goes on in the next: adds its rests to its row.
+__global__ void __launch_bounds__(kSumWarps* kWarp) add_rests_kernel(const Sums p) {
+  const int64_t begin = blockIdx.x * int64_t{kPiece}, next = begin + kPiece;
+  const int32_t row = row_at(p, next - 1);
+  if (row < 0 || row == p.skipped_row || row_at(p, next) != row) return;
+  if (row_at(p, begin - 1) == row) return;  // the run began before
+  const int64_t column = first_column(), valid = p.hidden - column;
+  float sum[8] = {};
+  for (int64_t first = blockIdx.x + int64_t{1};; first += kWarp) {
+    // rows are sorted: the pieces that start with this row are the next ones
+    const int count = count_bits(ballot(row_at(p, (first + lane_index()) * kPiece) == row));
+#pragma unroll 4
+    for (int k = 0; k < count; ++k) {
+      if (valid <= 0) continue;
+      float rest[8];
+      to_floats(rest, load_eight(p.rests + (first + k) * p.hidden + column, valid, p.whole));
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sum[j] += rest[j];
+    }
+    if (count < kWarp) break;
+  }
+  if (valid <= 0) return;
+  float* const to = p.table + row * p.hidden + column;
+  float total[8];
+  to_floats(total, load_eight(to, valid, p.whole));
+#pragma unroll
+  for (int j = 0; j < 8; ++j) total[j] += sum[j];
+  store_eight(to, total, valid, p.whole);
+}
+
+// --- Host --------------------------------------------------------------------------------------
+
+int passes_of(int64_t rows) {
+  int passes = 1;
+  while (rows > int64_t{1} << (passes * kDigitBits)) ++passes;
+  return passes;
+}
+
+// One buffer of a sort, in bytes that keep what follows aligned.
+size_t buffer_bytes(int64_t tokens) {
+  return static_cast<size_t>(ceil_div<int64_t>(tokens, 2) * 2) * sizeof(Entry);
+}
+
+template <typename T>
+void launch_forward(Stream stream, const Lookup& lookup) {
+  const int64_t items = lookup.embedding.tokens * lookup.pieces;
+  const LaunchConfig config{.grid = {static_cast<unsigned>(ceil_div<int64_t>(items, kThreads))},
+                            .block = {kThreads}};
+  if (lookup.embedding.output_dtype == DType::bf16) {
+    launch(stream, "embedding_forward", embedding_forward_kernel<T, BFloat16>, config, lookup);
+  } else {
+    launch(stream, "embedding_forward", embedding_forward_kernel<T, float>, config, lookup);
+  }
+}
+
+void check_float(DType dtype) {
+  require(dtype == DType::f32 || dtype == DType::bf16, "embedding: fp32 or bf16 only");
+}
+
+}  // namespace
+
+void embedding_forward(Stream stream, const EmbeddingForward& arguments) {
+  check_float(arguments.table_dtype);
+  check_float(arguments.output_dtype);
+  if (arguments.tokens == 0 || arguments.hidden == 0) return;
+  const Lookup lookup{arguments, ceil_div<int64_t>(arguments.hidden, 8),
+                      arguments.hidden % 8 == 0 &&
+                          aligned_to_16(arguments.table, arguments.position_table, arguments.out)};
+  if (arguments.table_dtype == DType::bf16) {
+    launch_forward<BFloat16>(stream, lookup);
+  } else {
+    launch_forward<float>(stream, lookup);
+  }
+}
+
+size_t embedding_backward_workspace(int64_t tokens, int64_t hidden, int64_t,
+                                    int64_t position_rows) {
+  const size_t buffers = (position_rows > 0 ? 4 : 2) * buffer_bytes(tokens);
+  return buffers + static_cast<size_t>(ceil_div<int64_t>(tokens, kPiece) * hidden) * sizeof(float);
+}
+
+void embedding_backward(Stream stream, const EmbeddingBackward& arguments) {
+  check_float(arguments.output_dtype);
+  if (arguments.tokens == 0 || arguments.hidden == 0) return;
+  struct Table {
+    const int32_t* rows;
+    float* gradient;
+    float scale;
+    int64_t skipped_row, num_rows;
+  };
+  Table tables[2];
+  int count = 0;
+  if (arguments.d_table) {
+    tables[count++] = {arguments.ids, arguments.d_table, arguments.scale, arguments.padding_id,
+                       arguments.rows};
+  }
+  if (arguments.d_position_table) {
+    tables[count++] = {arguments.positions, arguments.d_position_table, 1.0f, -1,
+                       arguments.position_rows};
+  }
+  if (count == 0) return;
+
+  auto* workspace = static_cast<std::byte*>(arguments.workspace);
+  Sorts sorts{.count = arguments.tokens};
+  for (int i = 0; i < count; ++i) {
+    sorts.sort[i].rows = tables[i].rows;
+    sorts.sort[i].passes = passes_of(tables[i].num_rows);
+    for (Entry** buffer : {&sorts.sort[i].first, &sorts.sort[i].second}) {
+      *buffer = reinterpret_cast<Entry*>(workspace);
+      workspace += buffer_bytes(arguments.tokens);
+    }
+  }
+  launch(stream, "embedding_backward, sort", sort_tokens_kernel,
+         {.grid = {static_cast<unsigned>(count)},
+          .block = {kSortThreads},
+          .shared_bytes = SharedSize()
+                              .take<int32_t>(kSortWarps * kDigits)
+                              .take<int32_t>(kDigits)
+                              .take<int32_t>(kWarp)
+                              .bytes()},
+         sorts);
+
+  const int64_t slices = ceil_div<int64_t>(arguments.hidden, kColumns);
+  const int64_t warps = slices < kSumWarps ? slices : kSumWarps;
+  const LaunchConfig config{
+      .grid = {static_cast<unsigned>(ceil_div<int64_t>(arguments.tokens, kPiece)),
+               static_cast<unsigned>(ceil_div(slices, warps))},
+      .block = {static_cast<unsigned>(warps * kWarp)}};
+  for (int i = 0; i < count; ++i) {
+    const Sums sums{.sorted = sorts.sort[i].sorted(),
+                    .tokens = arguments.tokens,
+                    .hidden = arguments.hidden,
+                    .d_out = arguments.d_out,
+                    .table = tables[i].gradient,
+                    .rests = reinterpret_cast<float*>(workspace),
+                    .scale = tables[i].scale,
+                    .skipped_row = tables[i].skipped_row,
+                    .whole = arguments.hidden % 8 == 0 &&
+                             aligned_to_16(arguments.d_out, tables[i].gradient, workspace)};
+    if (arguments.output_dtype == DType::bf16) {
+      launch(stream, "embedding_backward", sum_runs_kernel<BFloat16>, config, sums);
+    } else {
+      launch(stream, "embedding_backward", sum_runs_kernel<float>, config, sums);
+    }
+    launch(stream, "embedding_backward, rests", add_rests_kernel, config, sums);
+  }
+}
+
+}  // namespace engine::kernels::ENGINE_GPU
