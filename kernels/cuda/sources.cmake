@@ -2,6 +2,11 @@
 # and, where there is a CUDA toolkit, by nvcc.
 set(ENGINE_GPU_KERNELS
   activation.cu
+  attention/attention.cu
+  attention/backward_bf16.cu
+  attention/backward_fp32.cu
+  attention/forward_bf16.cu
+  attention/forward_fp32.cu
   cross_entropy.cu
   elementwise.cu
   embedding.cu
@@ -10,4 +15,9 @@ set(ENGINE_GPU_KERNELS
   matmul/mma.cu
   norm.cu
   operations.cu
+  optimizer.cu
   rope.cu)
+
+# Kernels that only Hopper runs (wgmma, TMA): compiled for sm_90a alone.
+set(ENGINE_HOPPER_KERNELS
+  matmul/wgmma.cu)

@@ -1,0 +1,100 @@
+// Attention on GPUs: checks, and which kernels do the work. Here is the place to choose further
+// ones by device and shape.
+//   forward.h    all shapes
+//   backward.h   all shapes
+#include "kernels/cuda/attention/backward.h"
+#include "kernels/cuda/attention/forward.h"
+#include "kernels/cuda/cuda.h"
+
+namespace engine::kernels::ENGINE_GPU {
+namespace attention {
+namespace {
+
+void check_shape(const AttentionShape& shape) {
+  require(shape.dtype == DType::f32 || shape.dtype == DType::bf16, "attention takes f32 or bf16");
+  require(shape.num_kv_heads > 0 && shape.num_heads % shape.num_kv_heads == 0,
+          "attention: num_heads is not a multiple of num_kv_heads");
+  require(shape.head_dim > 0 && shape.head_dim <= 256,
+          "attention: head_dim is not within 1 .. 256");
+  require(shape.max_seqlen_k <= 1 << 20, "attention: a sequence has more than 2^20 keys");
+  require(shape.dropout_p >= 0.0f && shape.dropout_p < 1.0f,
+          "attention: dropout_p is not within [0, 1)");
+}
+
+template <typename T>
+void forward_of(const Stream& stream, const AttentionForward& arguments) {
+  const AttentionShape& shape = arguments.shape;
+  const int dim = shape.head_dim;
+  forward(stream,
+          {.problem = problem_of(shape),
+           .q = heads_of<T>(arguments.q, arguments.q_stride, dim),
+           .k = heads_of<T>(arguments.k, arguments.k_stride, dim),
+           .v = heads_of<T>(arguments.v, arguments.v_stride, dim),
+           .out = heads_of<T>(arguments.out, int64_t{shape.num_heads} * dim, dim),
+           .lse = arguments.lse});
+}
+
+// What a backward keeps between its kernels.
+struct BackwardWorkspace {
+  float* row_sums;  // [num_heads, total_q]
+  size_t bytes;
+
+  BackwardWorkspace(const AttentionShape& shape, void* data)
+      : row_sums(static_cast<float*>(data)),
+        bytes(static_cast<size_t>(shape.num_heads * shape.total_q) * sizeof(float)) {}
+};
+
+template <typename T>
+void backward_of(const Stream& stream, const AttentionBackward& arguments) {
+  const AttentionShape& shape = arguments.shape;
+  const int dim = shape.head_dim;
+  const int64_t dense = int64_t{shape.num_heads} * dim;
+  const BackwardWorkspace workspace(shape, arguments.workspace);
+  backward(stream, {.problem = problem_of(shape),
+                    .q = heads_of<T>(arguments.q, arguments.q_stride, dim),
+                    .k = heads_of<T>(arguments.k, arguments.k_stride, dim),
+                    .v = heads_of<T>(arguments.v, arguments.v_stride, dim),
+                    .out = heads_of<T>(arguments.out, dense, dim),
+                    .d_out = heads_of<T>(arguments.d_out, dense, dim),
+                    .d_q = heads_of<T>(arguments.d_q, arguments.d_q_stride, dim),
+                    .d_k = heads_of<T>(arguments.d_k, arguments.d_k_stride, dim),
+                    .d_v = heads_of<T>(arguments.d_v, arguments.d_v_stride, dim),
+                    .lse = arguments.lse,
+                    .row_sums = workspace.row_sums,
+                    .total_k = shape.total_k});
+}
+
+}  // namespace
+}  // namespace attention
+
+void attention_forward(Stream stream, const AttentionForward& arguments) {
+  using namespace attention;
+  check_shape(arguments.shape);
+  if (arguments.shape.total_q == 0 || arguments.shape.num_sequences == 0) return;
+  if (arguments.shape.dtype == DType::f32) {
+    forward_of<float>(stream, arguments);
+  } else {
+    forward_of<BFloat16>(stream, arguments);
+  }
+}
+
+size_t attention_backward_workspace(const AttentionShape& shape) {
+  return attention::BackwardWorkspace(shape, nullptr).bytes;
+}
+
+void attention_backward(Stream stream, const AttentionBackward& arguments) {
+  using namespace attention;
+  const AttentionShape& shape = arguments.shape;
+  check_shape(shape);
+  require(arguments.lse || shape.total_q == 0, "attention_backward needs lse");
+  require(arguments.workspace || attention_backward_workspace(shape) == 0,
+          "attention_backward needs a workspace");
+  if (shape.num_sequences == 0) return;
+  if (shape.dtype == DType::f32) {
+    backward_of<float>(stream, arguments);
+  } else {
+    backward_of<BFloat16>(stream, arguments);
+  }
+}
+
+}  // namespace engine::kernels::ENGINE_GPU
