@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/cpu/matmul_kernels.h"
+#include "kernels/simt/counters.h"
 #include "tests/kernels/reference/matmul.h"
 #include "tests/kernels/support.h"
 
@@ -275,6 +276,48 @@ TEST_P(MatmulTest, SameBitsWhereverAStartsInACacheLine) {
       } else {
         EXPECT_EQ(first, d.bytes());
       }
+    }
+  }
+}
+
+// Sizes around the tiles of the GPU kernels, whose rows start on 16-byte boundaries or just do not;
+// depths that end within a tile, within 16 bytes, and before the ring of stages is full.
+TEST_P(MatmulTest, EdgesOfTiles) {
+  Random random(11);
+  const auto run_all = [&](int64_t m, int64_t n, int64_t k, int64_t extra) {
+    for (DType input : kFloats) {
+      for (int transposes = 0; transposes < 3; ++transposes) {
+        run_case(stream(),
+                 {.m = m,
+                  .n = n,
+                  .k = k,
+                  .transpose_a = transposes == 1,
+                  .transpose_b = transposes == 2,
+                  .accumulate = transposes == 1,
+                  .bias = transposes == 2,
+                  .input = input,
+                  .output = kFloats[(m + n + k) / 8 % 2],
+                  .extra = extra},
+                 Data::integers, random);
+      }
+    }
+  };
+  simt::start_counting();
+  for (int64_t extra : {0, 8}) {
+    for (int64_t k : {8, 32, 40, 136}) run_all(64, 72, k, extra);
+    run_all(128, 136, 104, extra);
+  }
+  run_all(256, 1024, 40, 0);
+  run_all(264, 520, 40, 8);
+  // rows on 16-byte boundaries that end within 16 bytes, before NaN
+  for (int64_t k : {5, 29, 45}) run_all(69, 37, k, 3);
+  run_all(133, 517, 29, 3);
+  run_all(65, 66, 67, 1);
+  const auto kernels = simt::stop_counting();
+  if (simulated()) {
+    for (const char* kernel : {"matmul_mma_128x256", "matmul_mma_128x128", "matmul_mma_64x64",
+                               "matmul_mma_unaligned", "matmul_fma_128x128", "matmul_fma_64x64"}) {
+      EXPECT_TRUE(kernels.contains(kernel)) << kernel << " was not chosen";
     }
   }
 }

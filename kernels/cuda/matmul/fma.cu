@@ -36,8 +36,12 @@ struct FmaShape {
     return SharedSize().take<float>(kFmaStages * kStageFloats).bytes();
   }
 };
-using Large = FmaShape<128, 128, 64>;
-using Small = FmaShape<64, 64, 32>;
+struct Large : FmaShape<128, 128, 64> {
+  static constexpr const char* kName = "matmul_fma_128x128";
+};
+struct Small : FmaShape<64, 64, 32> {
+  static constexpr const char* kName = "matmul_fma_64x64";
+};
 
 // One thread's part of copying tiles of an operand: [kFmaDepth][Extent + 4], from k or mn
 // contiguous. What lies outside the matrix arrives as 0.
@@ -105,21 +109,31 @@ class FmaTileCopy {
 
 template <typename Shape, typename T>
 ENGINE_DEVICE void write_tile(const MatmulProblem& p, const MatmulSizes& sizes,
-                              float (&d)[Shape::kRowGroups * 4][8], int row, int column) {
+                              const float (&d)[Shape::kRowGroups * 4][8], int row, int column) {
+  const auto row_of = [&](int i) { return row + i / 4 * 32 + i % 4; };
 #pragma unroll
   for (int part = 0; part < 2; ++part) {
-    const int first = column + part * 16;
+    const int first = column + part * 16, left = sizes.n - first;
     float bias[4];
     load_bias<4, float>(bias, p.bias, first, sizes.n);
+    // All that is added to is read before anything is written: one wait for memory, not many.
+    float before[Shape::kRowGroups * 4][4] = {};
+    if (p.accumulate) {
+#pragma unroll
+      for (int i = 0; i < Shape::kRowGroups * 4; ++i) {
+        if (row_of(i) < sizes.m) {
+          load_four(before[i], static_cast<const T*>(p.d) + row_of(i) * p.ldd + first, left,
+                    p.vectors_d);
+        }
+      }
+    }
 #pragma unroll
     for (int i = 0; i < Shape::kRowGroups * 4; ++i) {
-      const int r = row + i / 4 * 32 + i % 4;
       float sum[4];
 #pragma unroll
-      for (int j = 0; j < 4; ++j) sum[j] = d[i][part * 4 + j];
-      if (r < sizes.m) {
-        write_sums(sum, bias, static_cast<T*>(p.d) + r * p.ldd + first, sizes.n - first,
-                   p.accumulate, p.vectors_d);
+      for (int j = 0; j < 4; ++j) sum[j] = d[i][part * 4 + j] + (bias[j] + before[i][j]);
+      if (row_of(i) < sizes.m) {
+        store_four(static_cast<T*>(p.d) + row_of(i) * p.ldd + first, sum, left, p.vectors_d);
       }
     }
   }
@@ -203,7 +217,7 @@ void start(Stream stream, const MatmulProblem& p) {
   const int64_t tiles =
       ceil_div<int64_t>(p.m, Shape::kRows) * ceil_div<int64_t>(p.n, Shape::kColumns);
   require(tiles < INT32_MAX, "matmul: more tiles than a grid has blocks");
-  launch(stream, "matmul_fma", matmul_fma_kernel<Shape>,
+  launch(stream, Shape::kName, matmul_fma_kernel<Shape>,
          {.grid = {static_cast<unsigned>(tiles)},
           .block = {Shape::kThreads},
           .shared_bytes = Shape::shared_bytes()},

@@ -34,10 +34,18 @@ struct MmaShape {
     return SharedSize().take<BFloat16>(Stages * kStageElements, 128).bytes();
   }
 };
-using Large = MmaShape<128, 256, 64, 64, 4>;
-using Medium = MmaShape<128, 128, 64, 64, 4>;
-using Small = MmaShape<64, 64, 32, 32, 4>;
-using Unaligned = MmaShape<64, 64, 32, 32, 2>;
+struct Large : MmaShape<128, 256, 64, 64, 4> {
+  static constexpr const char* kName = "matmul_mma_128x256";
+};
+struct Medium : MmaShape<128, 128, 64, 64, 4> {
+  static constexpr const char* kName = "matmul_mma_128x128";
+};
+struct Small : MmaShape<64, 64, 32, 32, 4> {
+  static constexpr const char* kName = "matmul_mma_64x64";
+};
+struct Unaligned : MmaShape<64, 64, 32, 32, 2> {
+  static constexpr const char* kName = "matmul_mma_unaligned";
+};
 
 // Copies of both operands into a stage.
 template <typename Shape, bool TransposeA, bool TransposeB>
@@ -57,49 +65,48 @@ struct AnyOperands {
         b(p.b, p.transpose_b ? p.ldb : 1, p.transpose_b ? 1 : p.ldb, column, sizes.n, sizes.k) {}
 };
 
-// 16 rows of a warp's sums, in shared memory, to D.
-template <typename Shape, typename T>
-ENGINE_DEVICE void write_rows(const MatmulProblem& p, const MatmulSizes& sizes, Shared<float> sums,
-                              int row, int column, const float (&bias)[kVectorWidth<T>]) {
-  constexpr int N = kVectorWidth<T>;
-  constexpr int kLanesPerRow = Shape::kWarpColumns / N;
-  const int lane = lane_index();
-  const int j = lane % kLanesPerRow * N;
-#pragma unroll
-  for (int i = lane / kLanesPerRow; i < 16; i += kWarp / kLanesPerRow) {
-    float sum[N];
-#pragma unroll
-    for (int part = 0; part < N / 4; ++part) {
-      const auto four = load_vector<4>(sums + i * Shape::kOutStride + j + part * 4);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) sum[part * 4 + e] = four[e];
-    }
-    if (row + i < sizes.m) {
-      write_sums(sum, bias, static_cast<T*>(p.d) + (row + i) * p.ldd + column + j,
-                 sizes.n - column - j, p.accumulate, p.vectors_d);
-    }
-  }
-}
-
+// A warp's sums to D, 16 rows at a time: from the registers of the mma into shared memory, and from
+// there four columns per lane.
 template <typename Shape, typename T, int kDown, int kAcross>
 ENGINE_DEVICE void write_tile(const MatmulProblem& p, const MatmulSizes& sizes,
                               const float (&d)[kDown][kAcross][4], Shared<float> sums, int row,
                               int column) {
-  constexpr int N = kVectorWidth<T>;
-  const int lane = lane_index();
-  float bias[N];
-  load_bias<N, BFloat16>(bias, p.bias, column + lane % (Shape::kWarpColumns / N) * N, sizes.n);
+  constexpr int kLanes = Shape::kWarpColumns / 4, kRowsAtATime = kWarp / kLanes;
+  constexpr int kPasses = 16 / kRowsAtATime;
+  const int lane = lane_index(), j = lane % kLanes * 4, left = sizes.n - column - j;
+  float bias[4];
+  load_bias<4, BFloat16>(bias, p.bias, column + j, sizes.n);
 #pragma unroll
   for (int i = 0; i < kDown; ++i) {
-    sync_warp();
+    const int first = row + i * 16 + lane / kLanes;
+    T* const to = static_cast<T*>(p.d) + first * p.ldd + column + j;
+    // All that is added to is read before anything is written: one wait for memory, not many.
+    float before[kPasses][4] = {};
+    if (p.accumulate) {
 #pragma unroll
-    for (int j = 0; j < kAcross; ++j) {
-      const auto target = sums + lane / 4 * Shape::kOutStride + j * 8 + lane % 4 * 2;
-      store_vector(target, Vector<float, 2>{d[i][j][0], d[i][j][1]});
-      store_vector(target + 8 * Shape::kOutStride, Vector<float, 2>{d[i][j][2], d[i][j][3]});
+      for (int pass = 0; pass < kPasses; ++pass) {
+        if (first + pass * kRowsAtATime < sizes.m) {
+          load_four(before[pass], to + pass * kRowsAtATime * p.ldd, left, p.vectors_d);
+        }
+      }
     }
     sync_warp();
-    write_rows<Shape, T>(p, sizes, sums, row + i * 16, column, bias);
+#pragma unroll
+    for (int k = 0; k < kAcross; ++k) {
+      const auto target = sums + lane / 4 * Shape::kOutStride + k * 8 + lane % 4 * 2;
+      store_vector(target, Vector<float, 2>{d[i][k][0], d[i][k][1]});
+      store_vector(target + 8 * Shape::kOutStride, Vector<float, 2>{d[i][k][2], d[i][k][3]});
+    }
+    sync_warp();
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int r = pass * kRowsAtATime;
+      const auto four = load_vector<4>(sums + (lane / kLanes + r) * Shape::kOutStride + j);
+      float sum[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sum[e] = four[e] + (bias[e] + before[pass][e]);
+      if (first + r < sizes.m) store_four(to + r * p.ldd, sum, left, p.vectors_d);
+    }
   }
 }
 
@@ -192,7 +199,7 @@ void start(Stream stream, const MatmulProblem& p) {
   const int64_t tiles =
       ceil_div<int64_t>(p.m, Shape::kRows) * ceil_div<int64_t>(p.n, Shape::kColumns);
   require(tiles < INT32_MAX, "matmul: more tiles than a grid has blocks");
-  launch(stream, "matmul_mma", matmul_mma_kernel<Shape, Operands>,
+  launch(stream, Shape::kName, matmul_mma_kernel<Shape, Operands>,
          {.grid = {static_cast<unsigned>(tiles)},
           .block = {Shape::kThreads},
           .shared_bytes = Shape::shared_bytes()},

@@ -40,6 +40,9 @@ struct MatmulProblem {
 // bf16 on tensor cores (mma.cu) and fp32 on the arithmetic units (fma.cu).
 void matmul_mma(Stream stream, const MatmulProblem& problem);
 void matmul_fma(Stream stream, const MatmulProblem& problem);
+// bf16 on Hopper (wgmma.cu). False, and nothing done, for what it does not take: rows that do not
+// start on 16-byte boundaries, sizes under 64, both operands transposed, accumulating into bf16.
+bool matmul_wgmma(Stream stream, const MatmulProblem& problem);
 
 struct TileShape {
   int rows, columns;    // of D
@@ -107,37 +110,37 @@ ENGINE_DEVICE TilePosition tile_position(int block, int tile_rows, int tile_colu
   return {band * kBand + within % height, within / height};
 }
 
-// `N` neighbouring sums of one row go to D: the bias and, when accumulating, D are added first.
-template <int N, typename T>
-ENGINE_DEVICE void write_sums(float (&sum)[N], const float (&bias)[N], T* d, int columns_left,
-                              bool accumulate, bool vectors) {
-  static_assert(N * sizeof(T) <= 16);
-  if (vectors && columns_left >= N) {
-    Vector<T, N> vector;
-    if (accumulate) vector = load_vector<N>(d);
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const float rest = accumulate ? bias[j] + to_float(vector[j]) : bias[j];
-      vector[j] = from_float<T>(sum[j] + rest);
-    }
-    store_vector(d, vector);
-  } else {
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      if (j < columns_left) {
-        const float rest = accumulate ? bias[j] + to_float(load(d + j)) : bias[j];
-        store(d + j, from_float<T>(sum[j] + rest));
-      }
-    }
-  }
-}
-
 template <int N, typename T>
 ENGINE_DEVICE void load_bias(float (&values)[N], const void* bias, int column, int n) {
 #pragma unroll
   for (int j = 0; j < N; ++j) {
     values[j] =
         bias && column + j < n ? to_float(load(static_cast<const T*>(bias) + column + j)) : 0.0f;
+  }
+}
+
+// Four neighbouring elements of a row, of which the first `left` exist; the others read as 0.
+template <typename T>
+ENGINE_DEVICE void load_four(float (&x)[4], const T* from, int left, bool vectors) {
+  if (vectors && left >= 4) {
+    const auto four = load_vector<4>(from);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[j] = to_float(four[j]);
+  } else {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[j] = j < left ? to_float(load(from + j)) : 0.0f;
+  }
+}
+template <typename T>
+ENGINE_DEVICE void store_four(T* to, const float (&x)[4], int left, bool vectors) {
+  if (vectors && left >= 4) {
+    store_vector(to, Vector<T, 4>{from_float<T>(x[0]), from_float<T>(x[1]), from_float<T>(x[2]),
+                                  from_float<T>(x[3])});
+  } else {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (j < left) store(to + j, from_float<T>(x[j]));
+    }
   }
 }
 
