@@ -49,6 +49,8 @@ results=$PWD/$build/test-results
 rm -rf "$results" "$build/Testing/Temporary/LastTestsFailed.log"
 mkdir -p "$results"
 status=0
+# Undefined behaviour ends the program that shows it; UBSan by itself only prints and goes on.
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 # Idle threads of one program sleep instead of spinning on the cores that another needs.
 GTEST_OUTPUT="xml:$results/" OMP_WAIT_POLICY=passive \
   ctest --test-dir "$build" --parallel "$jobs" --output-on-failure --no-tests=error \
