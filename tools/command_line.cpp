@@ -24,6 +24,8 @@ constexpr const char* kGlobalHelp =
     "  --color auto|always|never   NO_COLOR is honoured\n"
     "  --log-format text|json      json: errors and progress as one JSON object per line\n"
     "  --threads N                 CPU threads\n"
+    "  --matmul engine|cublas|auto matrix products on CUDA: ours, cuBLASLt's, the faster per "
+    "shape\n"
     "  -h, --help                  of the program or of a verb\n"
     "  --version\n";
 
@@ -55,6 +57,19 @@ int parse_threads(const std::string& value) {
     throw usage_error("--threads cannot be " + value).expected(fmt::format("1 to {}", kMaxThreads));
   }
   return threads;
+}
+
+kernels::MatmulBackend parse_matmul(const std::string& value) {
+  try {
+    const kernels::MatmulBackend backend = kernels::parse_matmul_backend(value);
+    if (backend != kernels::MatmulBackend::engine && !kernels::has_cublas()) {
+      throw usage_error("--matmul " + value + ": this build has no cuBLASLt")
+          .fix("configure with the preset cuda, where the CUDA toolkit has cuBLAS");
+    }
+    return backend;
+  } catch (const std::invalid_argument&) {
+    throw usage_error("--matmul cannot be " + value).expected("engine, cublas or auto");
+  }
 }
 
 void collect_options(const CLI::App& app, std::vector<std::string>& names) {
@@ -111,6 +126,8 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments) {
       global.color = parse_color(option_value(arguments, i, "--color"));
     } else if (is_option(argument, "--threads")) {
       global.threads = parse_threads(option_value(arguments, i, "--threads"));
+    } else if (is_option(argument, "--matmul")) {
+      global.matmul = parse_matmul(option_value(arguments, i, "--matmul"));
     } else if (is_option(argument, "--log-format")) {
       const std::string format = option_value(arguments, i, "--log-format");
       if (format != "text" && format != "json") {

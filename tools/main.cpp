@@ -47,6 +47,7 @@ ExitCode run(const std::vector<std::string>& arguments, GlobalOptions& global) {
     return ExitCode::ok;
   }
   if (global.threads > 0) omp_set_num_threads(global.threads);
+  kernels::select_matmul(global.matmul);
   return find_verb(line.verb).run(line.invocation);
 }
 

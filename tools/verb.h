@@ -7,6 +7,7 @@
 
 #include "engine/config/train_config.h"
 #include "engine/core/error.h"
+#include "kernels/api/backends.h"
 
 namespace CLI {
 class App;
@@ -18,8 +19,9 @@ namespace engine {
 struct GlobalOptions {
   int verbosity = 0;  // -q is -1; each -v adds one
   ColorMode color = ColorMode::automatic;
-  bool json_log = false;  // --log-format json
-  int threads = 0;        // --threads; 0 = not given
+  bool json_log = false;                                           // --log-format json
+  int threads = 0;                                                 // --threads; 0 = not given
+  kernels::MatmulBackend matmul = kernels::MatmulBackend::engine;  // --matmul
 };
 
 struct Invocation {

@@ -1,0 +1,24 @@
+// Vendor libraries, kept beside our kernels as rivals: which of them computes an operation on the
+// CUDA device. A choice for the whole process, made before the first operation.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace engine::kernels {
+
+enum class MatmulBackend : uint8_t {
+  engine,     // kernels/cuda/matmul*
+  cublas,     // cuBLASLt, its heuristic's first algorithm per shape
+  automatic,  // both are timed once per shape; the faster one stays
+};
+
+// Throws std::logic_error for a library that this build lacks (has_cublas).
+void select_matmul(MatmulBackend backend);
+MatmulBackend selected_matmul();
+bool has_cublas();
+
+// "engine", "cublas", "auto"; throws std::invalid_argument.
+MatmulBackend parse_matmul_backend(const std::string& name);
+
+}  // namespace engine::kernels

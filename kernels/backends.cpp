@@ -1,0 +1,38 @@
+// Which library computes what (api/backends.h).
+#include "kernels/api/backends.h"
+
+#include <atomic>
+#include <stdexcept>
+
+namespace engine::kernels {
+namespace {
+std::atomic<MatmulBackend> matmul_backend = MatmulBackend::engine;
+}
+
+bool has_cublas() {
+#if ENGINE_HAS_CUBLAS
+  return true;
+#else
+  return false;
+#endif
+}
+
+void select_matmul(MatmulBackend backend) {
+  if (backend != MatmulBackend::engine && !has_cublas()) {
+    throw std::logic_error("select_matmul: this build has no cuBLAS");
+  }
+  matmul_backend = backend;
+}
+
+MatmulBackend selected_matmul() {
+  return matmul_backend.load(std::memory_order_relaxed);
+}
+
+MatmulBackend parse_matmul_backend(const std::string& name) {
+  if (name == "engine") return MatmulBackend::engine;
+  if (name == "cublas") return MatmulBackend::cublas;
+  if (name == "auto") return MatmulBackend::automatic;
+  throw std::invalid_argument("matmul backend \"" + name + "\": there are engine, cublas and auto");
+}
+
+}  // namespace engine::kernels
