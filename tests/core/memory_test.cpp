@@ -10,6 +10,11 @@
 
 #include "engine/core/error.h"
 
+// A request that the system refuses must come back as such; AddressSanitizer would end the program.
+extern "C" const char* __asan_default_options() {
+  return "allocator_may_return_null=1";
+}
+
 namespace engine {
 namespace {
 
