@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "tests/kernels/reference/cross_entropy.h"
@@ -242,6 +243,75 @@ TEST_P(CrossEntropyTest, IgnoredRows) {
   expect_equal(none.argmax, Values(9, -1.0), "argmax");
   expect_equal(none.d_hidden, Values(45, 0.0), "d_hidden");
   expect_equal(none.d_weight, zeros, "d_weight");
+}
+
+// Vocabularies that no device goes through in one step, with dz taking the place of the logits.
+TEST_P(CrossEntropyTest, LargeVocabularies) {
+  Random random(6);
+  for (DType dtype : kFloats) {
+    for (int64_t vocab_size : {int64_t{16384}, int64_t{50257}}) {
+      const Case c{3, 8, vocab_size, 0, true, true, dtype};
+      SCOPED_TRACE(std::to_string(vocab_size) + " " + name_of(dtype));
+      const Values hidden = random.normal(c.tokens * c.hidden_size, dtype);
+      const Values weight = random.normal(c.vocab_size * c.hidden_size, dtype);
+      const Values targets = {static_cast<double>(vocab_size - 1), kIgnoreIndex, 0};
+      const Values before(weight.size(), 0.0);
+      const reference::LinearCrossEntropyInputs in{c.tokens, c.hidden_size, vocab_size, 0.5, 0.125};
+      const auto expected =
+          reference::linear_cross_entropy<double>(in, hidden, weight, targets, no_rounding());
+      const auto twin =
+          reference::linear_cross_entropy<float>(in, hidden, weight, targets, rounding_to(dtype));
+      const Fused actual = run_fused(stream(), c, hidden, weight, targets, before);
+      expect_close(actual.losses, DType::f32, expected.losses, twin.losses, "loss");
+      expect_equal(actual.argmax, expected.argmax, "argmax");
+      expect_close(actual.d_hidden, dtype, expected.d_hidden, twin.d_hidden, "d_hidden");
+      expect_close(actual.d_weight, dtype, expected.d_weight, twin.d_weight, "d_weight");
+    }
+  }
+}
+
+// Few targets among many tokens: in runs, alone, at both ends, and whole chunks without any. What
+// is computed is that of the targets alone, in their order.
+TEST_P(CrossEntropyTest, FewTargetsAmongManyTokens) {
+  Random random(7);
+  const int64_t tokens = 20011, hidden_size = 8, vocab_size = 40;
+  for (DType dtype : kFloats) {
+    Values targets(static_cast<size_t>(tokens), kIgnoreIndex);
+    Values hidden(static_cast<size_t>(tokens * hidden_size), NAN);
+    Values few_targets, few_hidden;
+    std::vector<int64_t> rows = {0, 7, 8, 9, 8191, 8192, 8193, 16383, 16384, tokens - 1};
+    for (int64_t row = 12000; row < 12100; ++row) rows.push_back(row);
+    std::sort(rows.begin(), rows.end());
+    for (int64_t row : rows) {
+      const Values x = random.normal(hidden_size, dtype);
+      std::copy(x.begin(), x.end(), hidden.begin() + row * hidden_size);
+      few_hidden.insert(few_hidden.end(), x.begin(), x.end());
+      targets[row] = random.integers(1, 0, vocab_size - 1)[0];
+      few_targets.push_back(targets[row]);
+    }
+    const Values weight = random.normal(vocab_size * hidden_size, dtype);
+    const Values before(weight.size(), 0.0);
+    const auto count = static_cast<int64_t>(rows.size());
+    for (int64_t chunk_rows : {int64_t{64}, int64_t{4096}}) {
+      if (simulated() && chunk_rows == 64) continue;  // grids are for all tokens, on GPUs
+      const Case many{tokens, hidden_size, vocab_size, chunk_rows, true, true, dtype};
+      const Case few{count, hidden_size, vocab_size, chunk_rows, true, true, dtype};
+      const Fused actual = run_fused(stream(), many, hidden, weight, targets, before);
+      const Fused expected = run_fused(stream(), few, few_hidden, weight, few_targets, before);
+      EXPECT_EQ(actual.d_weight, expected.d_weight);
+      Values losses(static_cast<size_t>(tokens), 0.0), argmax(static_cast<size_t>(tokens), -1.0);
+      Values d_hidden(hidden.size(), 0.0);
+      for (int64_t i = 0; i < count; ++i) {
+        losses[rows[i]] = expected.losses[i];
+        argmax[rows[i]] = expected.argmax[i];
+        std::copy_n(expected.d_hidden.begin() + i * hidden_size, hidden_size,
+                    d_hidden.begin() + rows[i] * hidden_size);
+      }
+      expect_equal(actual.losses, losses, "loss");
+      expect_equal(actual.argmax, argmax, "argmax");
+      expect_equal(actual.d_hidden, d_hidden, "d_hidden");
+    }
+  }
 }
 
 TEST_P(CrossEntropyTest, NoTokens) {
