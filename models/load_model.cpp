@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
 #include "models/registry.h"
@@ -9,36 +10,33 @@
 namespace engine {
 namespace {
 
-void require_memory(const Model& model, const PrecisionPolicy& precision,
-                    ParameterSet::Purpose purpose) {
-  Runtime meta(kernels::DeviceType::meta);
-  const std::unique_ptr<Model> shape =
-      make_model(model.config_json(), "config.json", model.info().task);
-  shape->parameters().allocate(meta, precision, purpose);
+void require_memory(const Model& model, const LoadOptions& options) {
+  Runtime meta({.device = kernels::DeviceType::meta, .planned = options.device.device});
+  make_model_like(model)->parameters().allocate(meta, options.precision, options.purpose);
   const uint64_t needed = meta.memory().persistent_bytes();
-  const uint64_t available = available_host_memory();
+  const uint64_t available = available_memory(options.device);
   if (needed <= available) return;
   throw Error(ExitCode::out_of_memory, "MEM-PLAN",
               "the model's parameters need " + format_bytes(needed))
-      .expected("at most " + format_bytes(available) + ", what this machine has left")
+      .expected("at most " + format_bytes(available) + ", " + memory_source(options.device))
       .with("note", "nothing was allocated")
-      .fix(precision.compute == DType::f32 ? "--precision bf16, a smaller model, or more memory"
-                                           : "a smaller model, or more memory");
+      .fix(options.precision.compute == DType::f32
+               ? "--precision bf16, a smaller model, or more memory"
+               : "a smaller model, or more memory");
 }
 
 }  // namespace
 
-LoadedModel load_model(const std::string& directory_or_id, const PrecisionPolicy& precision,
-                       ParameterSet::Purpose purpose) {
+LoadedModel load_model(const std::string& directory_or_id, const LoadOptions& options) {
   LoadedModel loaded{Checkpoint::open(directory_or_id),
-                     std::make_unique<Runtime>(kernels::DeviceType::cpu),
-                     precision,
+                     std::make_unique<Runtime>(options.device),
+                     options.precision,
                      nullptr,
                      {}};
   const std::string where = (loaded.checkpoint.directory() / "config.json").string();
   loaded.model = make_model(nlohmann::ordered_json::parse(loaded.checkpoint.config_text()), where);
-  require_memory(*loaded.model, precision, purpose);
-  loaded.model->parameters().allocate(*loaded.runtime, precision, purpose);
+  require_memory(*loaded.model, options);
+  loaded.model->parameters().allocate(*loaded.runtime, options.precision, options.purpose);
   loaded.report = load_weights(*loaded.runtime, *loaded.model, loaded.checkpoint);
   if (!loaded.report.initialized.empty()) {
     throw Error(ExitCode::checkpoint, "CKPT-MISSING",

@@ -67,4 +67,8 @@ std::unique_ptr<Model> make_model(const nlohmann::ordered_json& config, const st
       .fix("name the family in \"model_type\", or convert the checkpoint to one of these");
 }
 
+std::unique_ptr<Model> make_model_like(const Model& model) {
+  return make_model(model.config_json(), "config.json", model.info().task);
+}
+
 }  // namespace engine

@@ -16,4 +16,7 @@ namespace engine {
 std::unique_ptr<Model> make_model(const nlohmann::ordered_json& config, const std::string& where,
                                   std::optional<Task> task = std::nullopt);
 
+// Another instance of the same model, without memory: for plans.
+std::unique_ptr<Model> make_model_like(const Model& model);
+
 }  // namespace engine

@@ -1,4 +1,5 @@
 // engine dump DIR --input rows.jsonl --out dump.safetensors [--no-grad] [--precision fp32|bf16]
+// [--device D]
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -7,6 +8,7 @@
 
 #include "engine/evaluate/dump.h"
 #include "models/load_model.h"
+#include "tools/device.h"
 #include "tools/json_lines.h"
 #include "tools/precision.h"
 #include "tools/verbs.h"
@@ -78,7 +80,7 @@ std::vector<DumpRow> read_rows(const std::string& path, const ModelInfo& info) {
 }  // namespace
 
 ExitCode run_dump(Invocation& invocation) {
-  std::string model, input = "-", output, precision_name = "fp32";
+  std::string model, input = "-", output, precision_name = "fp32", device = "auto";
   bool no_grad = false, no_hidden = false, no_logits = false;
   CLI::App app("Write logits, hidden states, loss and gradients of some rows to a file",
                "engine dump");
@@ -94,12 +96,14 @@ ExitCode run_dump(Invocation& invocation) {
   app.add_flag("--no-logits", no_logits, "No logits");
   app.add_option("--precision", precision_name, "fp32 or bf16: weights and activations")
       ->capture_default_str();
+  add_device_option(app, device);
   if (!parse_arguments(app, invocation)) return ExitCode::ok;
 
   const PrecisionPolicy precision = parse_precision(precision_name);
-  LoadedModel loaded =
-      load_model(model, precision,
-                 no_grad ? ParameterSet::Purpose::inference : ParameterSet::Purpose::training);
+  LoadedModel loaded = load_model(model, {.precision = precision,
+                                          .purpose = no_grad ? ParameterSet::Purpose::inference
+                                                             : ParameterSet::Purpose::training,
+                                          .device = device_of(device, invocation)});
   for (const std::string& warning : loaded.checkpoint.warnings()) {
     fmt::print(stderr, "warn    {}\n", warning);
   }

@@ -5,8 +5,10 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/config/load.h"
+#include "engine/core/device_name.h"
 #include "engine/evaluate/evaluation.h"
 #include "engine/train/report/console.h"
+#include "tools/device.h"
 #include "tools/verbs.h"
 
 namespace engine {
@@ -58,17 +60,22 @@ ExitCode run_eval(Invocation& invocation) {
   app.add_option("-d,--data", data, "Files, globs or directories of rows, as data.train takes")
       ->required();
   app.add_flag("--json", json, "One JSON object");
+  std::string device;
+  app.add_option("--device", device, std::string(kDeviceNames) + "; the same as train.device=...");
   app.footer(
-      "Settings are section.setting=value as for `engine train`; section data, train.precision,\n"
+      "Settings are section.setting=value as for `engine train`; section data, train.precision, "
+      "train.device,\n"
       "train.micro_batch_tokens, train.micro_batch_rows, train.eval_max_batches and "
       "model.tokenizer count.\n");
   if (!parse_arguments(app, invocation)) return ExitCode::ok;
 
+  if (!device.empty()) settings.push_back("train.device=" + device);
   EvaluationRequest request;
   const LoadedTrainConfig loaded = load_train_config(
       {.path = "", .options = settings, .needs_model = false, .needs_train_data = false});
   request.config = loaded.config;
   request.config.model.path = model;
+  request.device = device_of(request.config.train.device, invocation);
   request.config.data.validation = data;
   Console console(2, invocation.global.color);
   request.progress = [&](int64_t done, int64_t total) {

@@ -17,6 +17,7 @@
 #include "engine/generate/settings.h"
 #include "engine/generate/text_stream.h"
 #include "models/load_model.h"
+#include "tools/device.h"
 #include "tools/json_lines.h"
 #include "tools/precision.h"
 #include "tools/verbs.h"
@@ -25,7 +26,7 @@ namespace engine {
 namespace {
 
 struct GenerateArguments {
-  std::string model, prompts_file, precision = "fp32";
+  std::string model, prompts_file, precision = "fp32", device = "auto";
   std::vector<std::string> prompts, ids, settings, stop;
   bool greedy = false, sample = false, ignore_eos = false, json = false, no_special = false,
        show_special = false, echo = false;
@@ -144,6 +145,7 @@ ExitCode run_generate(Invocation& invocation) {
       ->check(CLI::Range(1, 1 << 16));
   app.add_option("--precision", arguments.precision, "fp32 or bf16: weights and activations")
       ->capture_default_str();
+  add_device_option(app, arguments.device);
   app.add_flag("--json", arguments.json,
                "One JSON object per continuation: prompt, text, ids, stop");
   app.add_flag("--no-special", arguments.no_special,
@@ -173,6 +175,7 @@ ExitCode run_generate(Invocation& invocation) {
   // Everything that can be wrong with the question comes before the weights are read.
   const GenerateConfig config = make_config(arguments);
   const PrecisionPolicy precision = parse_precision(arguments.precision);
+  const kernels::Stream device = device_of(arguments.device, invocation);
   const std::vector<Prompt> prompts = collect_prompts(arguments);
   const std::filesystem::path directory = resolve_checkpoint_directory(arguments.model);
   const bool needs_tokenizer =
@@ -193,7 +196,7 @@ ExitCode run_generate(Invocation& invocation) {
     for (int64_t j = 0; j < arguments.sequences; ++j) requests.push_back({ids, requests.size()});
   }
 
-  LoadedModel loaded = load_model(arguments.model, precision, ParameterSet::Purpose::inference);
+  LoadedModel loaded = load_model(arguments.model, {.precision = precision, .device = device});
   for (const std::string& warning : loaded.checkpoint.warnings()) warn(invocation, warning);
   if (loaded.model->info().task != Task::causal_lm) {
     throw Error(ExitCode::usage, "GEN-TASK", "this model classifies, it cannot continue texts")

@@ -1,9 +1,10 @@
-// engine train CONFIG.yaml [a.b=v ...] [--dry-run] [--resume] [--resume-override]
+// engine train CONFIG.yaml [a.b=v ...] [--device D] [--dry-run] [--resume] [--resume-override]
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 
 #include "engine/config/load.h"
+#include "engine/core/device_name.h"
 #include "engine/train/trainer.h"
 #include "tools/command_line.h"
 #include "tools/verbs.h"
@@ -28,8 +29,12 @@ ExitCode run_train(Invocation& invocation) {
                "Continue from the newest checkpoint in train.output_dir, bit for bit");
   app.add_flag("--resume-override", resume_override,
                "With --resume: go on although settings that shape the run have changed");
+  std::string device;
+  app.add_option("--device", device,
+                 std::string(kDeviceNames) + ": train.device of the config, and wins over it");
   app.footer("Settings are section.setting=value; `engine config schema --markdown` lists them.");
   if (!parse_arguments(app, invocation)) return ExitCode::ok;
+  if (!device.empty()) source.options.push_back("train.device=" + device);
   if (resume) source.options.push_back("train.resume=true");
 
   const LoadedTrainConfig loaded = load_train_config(source);

@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
+
+#include "engine/core/device_name.h"
 
 namespace engine {
 namespace {
@@ -178,11 +179,11 @@ class Rules {
 
   void check_run() {
     const RunConfig& train = config_.train;
-    if (!is_device(train.device)) {
+    if (!parse_device_name(train.device)) {
       throw Error(ExitCode::usage, "CFG-RANGE",
                   fmt::format("train.device cannot be {}", train.device))
           .where(origin("train.device").text)
-          .expected("cpu, cuda or cuda:N");
+          .expected(kDeviceNames);
     }
     if (train.output_dir.empty()) {
       throw Error(ExitCode::usage, "CFG-RANGE", "train.output_dir cannot be empty")
@@ -214,16 +215,6 @@ class Rules {
     if (config_.schedule.type != ScheduleType::cosine) {
       warn_unused("schedule.num_cycles", "schedule.type is not cosine");
     }
-  }
-
-  static bool is_device(std::string_view device) {
-    if (device == "cpu" || device == "cuda") return true;
-    if (!device.starts_with("cuda:")) return false;
-    device.remove_prefix(5);
-    int index = -1;
-    const auto [rest, status] =
-        std::from_chars(device.data(), device.data() + device.size(), index);
-    return status == std::errc() && rest == device.data() + device.size() && index >= 0;
   }
 
   const Schema& schema_;

@@ -137,7 +137,9 @@ void add_train(Builder& b, RunConfig& c) {
   b.add("recompute", c.recompute,
         "Activations computed again in the backward pass instead of kept: none, norms, or whole "
         "blocks");
-  b.add("device", c.device, "cpu, cuda or cuda:N");
+  b.add("device", c.device,
+        "auto, cpu, cuda, cuda:N or simt. auto is the first GPU that this build can use, else the "
+        "CPU; simt runs the GPU's kernels on a software GPU, slowly");
   b.add("threads", c.threads, "CPU threads; 0 is every core the process may use", between(0, 4096));
   b.add("log_every", c.log_every, "Steps between lines of metrics", at_least(1));
   b.add("eval_every", c.eval_every, "Steps between evaluations; or give `train.evals_per_epoch`",

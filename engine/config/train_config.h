@@ -131,9 +131,9 @@ struct RunConfig {  // section `train`
   Precision precision = Precision::fp32;
   ResidualPrecision residual = ResidualPrecision::compute;
   Recompute recompute = Recompute::none;
-  std::string device = "cpu";  // cpu, cuda, cuda:N
-  int64_t threads = 0;         // 0 = every core this process may use
-  int64_t log_every = 10;      // steps
+  std::string device = "auto";  // engine/core/device_name.h
+  int64_t threads = 0;          // 0 = every core this process may use
+  int64_t log_every = 10;       // steps
 
   // At most one of the two; neither = once per epoch when there is validation data.
   std::optional<int64_t> eval_every;  // steps

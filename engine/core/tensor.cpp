@@ -42,6 +42,20 @@ Tensor Tensor::slice(int64_t offset, const Shape& shape) const {
   return view;
 }
 
+Runtime::Queue::Queue(const kernels::Stream& device) : stream(device) {
+  stream.handle = kernels::operations(device).create_stream(device);
+}
+
+Runtime::Queue::~Queue() {
+  kernels::operations(stream).destroy_stream(stream);
+}
+
+Runtime::Runtime(const kernels::Stream& device) : queue_(device), memory_(queue_.stream) {
+  const bool gpu =
+      device.device == kernels::DeviceType::cuda || device.device == kernels::DeviceType::simt;
+  if (gpu) staging_ = std::make_unique<Staging>(queue_.stream);
+}
+
 Tensor Runtime::make(const Shape& shape, DType dtype, MemoryCategory category, bool persistent) {
   Tensor tensor;
   tensor.shape_ = shape;
@@ -64,17 +78,42 @@ Tensor Runtime::persistent(const Shape& shape, DType dtype, MemoryCategory categ
   return make(shape, dtype, category, true);
 }
 
+void Runtime::upload(const Tensor& to, const void* from) {
+  if (staging_) {
+    staging_->upload(to.data(), from, to.bytes());
+  } else {
+    ops().copy_to_device(stream(), to.data(), from, to.bytes());
+  }
+}
+
+void Runtime::synchronize() const {
+  ops().synchronize(stream());
+  if (staging_) staging_->synchronized();
+}
+
+void Runtime::copy_to_host(void* to, const Tensor& from) const {
+  ops().copy_to_host(stream(), to, from.data(), from.bytes());
+  if (staging_) staging_->synchronized();
+}
+
 std::vector<float> Runtime::download(const Tensor& tensor) const {
   std::vector<float> values(static_cast<size_t>(tensor.count()));
   if (tensor.dtype() == DType::f32) {
-    ops().copy_to_host(stream_, values.data(), tensor.data(), tensor.bytes());
+    copy_to_host(values.data(), tensor);
     return values;
   }
   kernels::require(tensor.dtype() == DType::bf16, "Runtime::download: f32 or bf16");
   std::vector<kernels::BFloat16> raw(values.size());
-  ops().copy_to_host(stream_, raw.data(), tensor.data(), tensor.bytes());
+  copy_to_host(raw.data(), tensor);
   std::transform(raw.begin(), raw.end(), values.begin(),
                  [](kernels::BFloat16 x) { return float(x); });
+  return values;
+}
+
+std::vector<int32_t> Runtime::download_ints(const Tensor& tensor) const {
+  kernels::require(tensor.dtype() == DType::i32, "Runtime::download_ints: i32");
+  std::vector<int32_t> values(static_cast<size_t>(tensor.count()));
+  copy_to_host(values.data(), tensor);
   return values;
 }
 

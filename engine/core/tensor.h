@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/core/memory.h"
+#include "engine/core/pinned.h"
 #include "kernels/api/operations.h"
 
 namespace engine {
@@ -76,16 +77,18 @@ class Tensor {
   DType dtype_ = DType::f32;
 };
 
-// A device with its memory and stream: everything that runs operations takes one.
+// A device with its memory and a queue of its own: everything that runs operations takes one.
+// Operations are started in order and, on a GPU, return before they are done; what waits says so.
 class Runtime {
  public:
-  explicit Runtime(const kernels::Stream& stream) : memory_(stream), stream_(stream) {}
+  // Stream::handle is made here: the argument names the device (and, for meta, the planned one).
+  explicit Runtime(const kernels::Stream& device);
   explicit Runtime(kernels::DeviceType device) : Runtime(kernels::Stream{.device = device}) {}
 
   Memory& memory() { return memory_; }
-  kernels::Stream stream() const { return stream_; }
-  const kernels::Operations& ops() const { return kernels::operations(stream_); }
-  bool is_meta() const { return stream_.device == kernels::DeviceType::meta; }
+  kernels::Stream stream() const { return queue_.stream; }
+  const kernels::Operations& ops() const { return kernels::operations(queue_.stream); }
+  bool is_meta() const { return queue_.stream.device == kernels::DeviceType::meta; }
 
   // Uninitialised arrays.
   Tensor transient(const Shape& shape, DType dtype,
@@ -93,10 +96,9 @@ class Runtime {
   Tensor workspace(size_t bytes);
   Tensor persistent(const Shape& shape, DType dtype, MemoryCategory category);
 
-  void zero(const Tensor& tensor) { ops().set_zero(stream_, tensor.data(), tensor.bytes()); }
-  void upload(const Tensor& to, const void* from) {
-    ops().copy_to_device(stream_, to.data(), from, to.bytes());
-  }
+  void zero(const Tensor& tensor) { ops().set_zero(stream(), tensor.data(), tensor.bytes()); }
+  // `from` may be changed as soon as it returns.
+  void upload(const Tensor& to, const void* from);
   template <typename T>
   Tensor upload_vector(const std::vector<T>& values, DType dtype,
                        MemoryCategory category = MemoryCategory::batch) {
@@ -104,14 +106,32 @@ class Runtime {
     upload(tensor, values.data());
     return tensor;
   }
-  // fp32 copy on the host of an f32 or bf16 tensor. Zeros on the meta device.
+  // fp32 copy on the host of an f32 or bf16 tensor; waits for it. Zeros on the meta device.
   std::vector<float> download(const Tensor& tensor) const;
+  // The same for i32.
+  std::vector<int32_t> download_ints(const Tensor& tensor) const;
+  // Starts copying to pinned memory, which holds the tensor after the next synchronize() or
+  // download. The tensor's memory may be used again at once.
+  void download_later(const Tensor& tensor, void* pinned) const {
+    ops().copy_to_host_async(stream(), pinned, tensor.data(), tensor.bytes());
+  }
+  void synchronize() const;
 
  private:
-  Tensor make(const Shape& shape, DType dtype, MemoryCategory category, bool persistent);
+  struct Queue {
+    kernels::Stream stream;
+    explicit Queue(const kernels::Stream& device);
+    ~Queue();
+    Queue(const Queue&) = delete;
+    Queue& operator=(const Queue&) = delete;
+  };
 
+  Tensor make(const Shape& shape, DType dtype, MemoryCategory category, bool persistent);
+  void copy_to_host(void* to, const Tensor& from) const;
+
+  Queue queue_;  // first: memory is given back before it ends
   Memory memory_;
-  kernels::Stream stream_;
+  std::unique_ptr<Staging> staging_;  // null where an upload is a copy in the host's memory
 };
 
 }  // namespace engine

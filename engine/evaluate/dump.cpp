@@ -5,6 +5,8 @@
 #include <deque>
 
 #include "engine/core/error.h"
+#include "engine/train/memory_plan.h"
+#include "models/registry.h"
 #include "weights/safetensors.h"
 
 namespace engine {
@@ -68,6 +70,26 @@ void add_forward(Runtime& runtime, Model& model, const Batch& batch, size_t row,
   out.add(fmt::format("logits.{}", row), shape, runtime.download(z));
 }
 
+// Takes memory for the longest row, so that no allocation happens between operations.
+void reserve(Runtime& runtime, const Model& model, const std::vector<Batch>& batches,
+             const DumpOptions& options) {
+  if (runtime.memory().arena_capacity() > 0) return;
+  BatchShape shape;
+  for (const Batch& batch : batches) shape.tokens = std::max(shape.tokens, batch.num_tokens());
+  shape.longest = shape.tokens;
+  const ModelFactory make = [&] { return make_model_like(model); };
+  const kernels::DeviceType device = runtime.stream().device;
+  const MemoryPlan plan = options.gradients ? plan_training(make, {.precision = options.precision,
+                                                                   .train = shape,
+                                                                   .max_positions = shape.longest,
+                                                                   .device = device})
+                                            : plan_inference(make, {.precision = options.precision,
+                                                                    .batch = shape,
+                                                                    .max_positions = shape.longest,
+                                                                    .device = device});
+  runtime.memory().reserve_arena(plan.arena);
+}
+
 }  // namespace
 
 DumpSummary write_dump(Runtime& runtime, Model& model, const std::vector<DumpRow>& rows,
@@ -85,6 +107,7 @@ DumpSummary write_dump(Runtime& runtime, Model& model, const std::vector<DumpRow
                       : "\"labels\" with the class of the row")
         .fix("add labels, or leave the gradients out: --no-grad");
   }
+  reserve(runtime, model, batches, options);
   Tensors tensors;
   for (size_t i = 0; i < batches.size(); ++i) {
     add_forward(runtime, model, batches[i], i, options, tensors);

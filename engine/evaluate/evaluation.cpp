@@ -6,9 +6,12 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "engine/core/device.h"
 #include "engine/core/error.h"
+#include "engine/core/file_io.h"
 #include "engine/train/run_setup.h"
 #include "models/load_model.h"
+#include "models/registry.h"
 
 namespace engine {
 namespace {
@@ -48,8 +51,9 @@ std::vector<int32_t> classes_of(const std::vector<std::string>& names, const Mod
 
 Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
   TrainConfig config = request.config;
-  LoadedModel loaded = load_model(*config.model.path, precision_policy(config.train),
-                                  ParameterSet::Purpose::inference);
+  const kernels::Stream device = request.device;
+  LoadedModel loaded = load_model(*config.model.path,
+                                  {.precision = precision_policy(config.train), .device = device});
   Model& model = *loaded.model;
   const bool classifier = model.info().task == Task::sequence_classification;
   if (classifier && config.data.label_field.empty()) config.data.label_field = "label";
@@ -84,6 +88,18 @@ Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
     longest = std::max<int64_t>(longest, tokens);
   }
   model.prepare(*loaded.runtime, longest);
+  const MemoryPlan plan =
+      plan_inference([&] { return make_model_like(model); }, {.precision = loaded.precision,
+                                                              .batch = largest_shape(batcher),
+                                                              .max_positions = longest,
+                                                              .device = device.device});
+  if (const size_t available = available_memory(device); plan.arena > available) {
+    throw Error(ExitCode::out_of_memory, "MEM-PLAN",
+                "a batch of this evaluation needs " + format_bytes(plan.arena))
+        .expected("at most " + format_bytes(available) + ", " + memory_source(device))
+        .fix("a smaller train.micro_batch_tokens");
+  }
+  loaded.runtime->memory().reserve_arena(plan.arena);
   std::vector<int32_t> classes;
   if (classifier) classes = classes_of(data->rows.label_names(), model);
   Evaluation result;

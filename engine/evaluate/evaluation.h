@@ -15,6 +15,7 @@ struct EvaluationRequest {
   // section data, train.precision, train.micro_batch_*, train.eval_max_batches and model.tokenizer
   // count.
   TrainConfig config;
+  kernels::Stream device;                          // choose_device()
   std::function<void(int64_t, int64_t)> progress;  // batches done, batches
 };
 

@@ -15,12 +15,6 @@ struct Group {
   std::set<uint32_t> rows;
 };
 
-std::vector<int32_t> download_ids(Runtime& runtime, const Tensor& tensor) {
-  std::vector<int32_t> ids(static_cast<size_t>(tensor.count()));
-  runtime.ops().copy_to_host(runtime.stream(), ids.data(), tensor.data(), tensor.bytes());
-  return ids;
-}
-
 }  // namespace
 
 EvalRecord evaluate(Runtime& runtime, Model& model, const Batcher& batcher,
@@ -45,7 +39,7 @@ EvalRecord evaluate(Runtime& runtime, Model& model, const Batcher& batcher,
                    .argmax = true,
                    .class_of_label = options.class_of_label});
     const std::vector<float> losses = runtime.download(result.losses);
-    const std::vector<int32_t> predicted = download_ids(runtime, result.argmax);
+    const std::vector<int32_t> predicted = runtime.download_ints(result.argmax);
     for (int64_t s = 0; s < batch.num_sequences(); ++s) {
       // One label per position of a language model, one per sequence of a classifier.
       const int64_t begin = language_model ? batch.cu_seqlens[s] : s;

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/core/device.h"
 #include "engine/core/error.h"
+#include "engine/core/file_io.h"
+#include "models/registry.h"
 
 namespace engine {
 namespace {
@@ -106,19 +109,16 @@ int64_t generation_positions(const ModelInfo& info, const std::vector<Generation
   return std::min(info.max_positions, longest + std::max<int64_t>(options.max_new_tokens, 0));
 }
 
-std::vector<GenerationResult> generate(Runtime& runtime, Model& model,
-                                       const PrecisionPolicy& precision,
-                                       const std::vector<GenerationRequest>& requests,
-                                       const GenerationOptions& options, const OnToken& on_token) {
-  const ModelInfo& info = model.info();
-  for (size_t i = 0; i < requests.size(); ++i) check_request(info, requests[i], i);
-  std::vector<GenerationResult> results(requests.size());
-  if (requests.empty() || options.max_new_tokens <= 0) return results;
+namespace {
 
-  const int64_t capacity = generation_positions(info, requests, options);
-  const int64_t batch_size =
-      std::min(static_cast<int64_t>(requests.size()), std::max<int64_t>(1, options.max_batch));
-  KvCache cache = make_kv_cache(runtime, info, precision, batch_size, capacity);
+// Prompts in groups as large as the cache, each to its end.
+std::vector<GenerationResult> decode(Runtime& runtime, Model& model,
+                                     const PrecisionPolicy& precision, KvCache& cache,
+                                     const std::vector<GenerationRequest>& requests,
+                                     const GenerationOptions& options, const OnToken& on_token) {
+  const ModelInfo& info = model.info();
+  const int64_t batch_size = cache.sequences;
+  std::vector<GenerationResult> results(requests.size());
   const int64_t vocab = model.head().shape[0];
 
   for (size_t first = 0; first < requests.size(); first += static_cast<size_t>(batch_size)) {
@@ -167,6 +167,55 @@ std::vector<GenerationResult> generate(Runtime& runtime, Model& model,
     }
   }
   return results;
+}
+
+// Takes the memory that decode() will need, found by running it on the meta device: the prompts of
+// each group, and one token more.
+void reserve(Runtime& runtime, const Model& model, const PrecisionPolicy& precision,
+             int64_t sequences, int64_t capacity, const std::vector<GenerationRequest>& requests,
+             GenerationOptions options) {
+  const kernels::Stream device = runtime.stream();
+  Runtime meta({.device = kernels::DeviceType::meta, .planned = device.device});
+  const std::unique_ptr<Model> shape = make_model_like(model);
+  shape->parameters().allocate(meta, precision, ParameterSet::Purpose::inference);
+  shape->prepare(meta, capacity);
+  const size_t before = meta.memory().persistent_bytes();
+  KvCache cache = make_kv_cache(meta, model.info(), precision, sequences, capacity);
+  const size_t cache_bytes = meta.memory().persistent_bytes() - before;
+  options.max_new_tokens = std::min<int64_t>(options.max_new_tokens, 2);
+  options.eos_ids.clear();
+  decode(meta, *shape, precision, cache, requests, options, nullptr);
+  const size_t arena = meta.memory().arena_peak();
+  const size_t held = runtime.memory().arena_capacity();
+  if (arena <= held) return;  // of a training run, or of longer prompts before
+  if (const size_t available = available_memory(device) + held; cache_bytes + arena > available) {
+    throw Error(ExitCode::out_of_memory, "MEM-PLAN",
+                fmt::format("generating needs {}: {} of cache, {} for the longest prompts",
+                            format_bytes(cache_bytes + arena), format_bytes(cache_bytes),
+                            format_bytes(arena)))
+        .expected("at most " + format_bytes(available) + ", " + memory_source(device))
+        .fix("a smaller --batch-size, or fewer --max-new-tokens");
+  }
+  runtime.memory().reserve_arena(arena);
+}
+
+}  // namespace
+
+std::vector<GenerationResult> generate(Runtime& runtime, Model& model,
+                                       const PrecisionPolicy& precision,
+                                       const std::vector<GenerationRequest>& requests,
+                                       const GenerationOptions& options, const OnToken& on_token) {
+  const ModelInfo& info = model.info();
+  for (size_t i = 0; i < requests.size(); ++i) check_request(info, requests[i], i);
+  if (requests.empty() || options.max_new_tokens <= 0) {
+    return std::vector<GenerationResult>(requests.size());
+  }
+  const int64_t capacity = generation_positions(info, requests, options);
+  const int64_t sequences =
+      std::min(static_cast<int64_t>(requests.size()), std::max<int64_t>(1, options.max_batch));
+  reserve(runtime, model, precision, sequences, capacity, requests, options);
+  KvCache cache = make_kv_cache(runtime, info, precision, sequences, capacity);
+  return decode(runtime, model, precision, cache, requests, options, on_token);
 }
 
 }  // namespace engine

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <random>
 
+#include "engine/core/device.h"
 #include "engine/train/report/flops.h"
 
 namespace engine {
@@ -73,12 +74,13 @@ StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
       .recompute = options.recompute,
       .train = {.tokens = out.tokens, .sequences = options.batch, .longest = options.length},
       .max_positions = options.length,
-      .optimizer = optimizer_config};
+      .optimizer = optimizer_config,
+      .device = options.device.device};
   out.plan = plan_training(options.make_model, shape);
-  require_plan_fits(out.plan, available_host_memory(), "memory available now", options.make_model,
-                    shape);
+  require_plan_fits(out.plan, available_memory(options.device), memory_source(options.device),
+                    options.make_model, shape);
 
-  Runtime runtime(kernels::DeviceType::cpu);
+  Runtime runtime(options.device);
   const std::unique_ptr<Model> model = options.make_model();
   const ModelInfo& info = model->info();
   model->parameters().allocate(runtime, options.precision, ParameterSet::Purpose::training);

@@ -11,6 +11,7 @@ namespace engine {
 
 struct StepBenchmarkOptions {
   ModelFactory make_model;
+  kernels::Stream device;
   PrecisionPolicy precision;
   RecomputePolicy recompute = RecomputePolicy::none;
   int64_t batch = 4, length = 512;  // sequences, tokens of each

@@ -44,8 +44,21 @@ Batch example_batch(const BatchShape& shape) {
   return batch;
 }
 
+BatchShape largest_shape(const Batcher& batcher) {
+  const Batch batch = batcher.largest_batch();
+  const std::span<const uint32_t> lengths = batcher.dataset().all_sample_tokens();
+  const uint32_t shortest = *std::min_element(lengths.begin(), lengths.end());
+  const int64_t tokens = batch.num_tokens();
+  const int64_t by_length = tokens / std::max<uint32_t>(shortest, 1);
+  const int64_t limit = batcher.options().micro_batch_rows;
+  return {.tokens = tokens,
+          .sequences = std::max<int64_t>(
+              {1, batch.num_sequences(), limit > 0 ? std::min(limit, by_length) : by_length}),
+          .longest = batch.max_seqlen};
+}
+
 MemoryPlan plan_training(const ModelFactory& make, const TrainingShape& shape) {
-  Runtime runtime(kernels::DeviceType::meta);
+  Runtime runtime({.device = kernels::DeviceType::meta, .planned = shape.device});
   const std::unique_ptr<Model> model = make();
   model->parameters().allocate(runtime, shape.precision, ParameterSet::Purpose::training);
   model->prepare(runtime, shape.max_positions);
@@ -62,14 +75,13 @@ MemoryPlan plan_training(const ModelFactory& make, const TrainingShape& shape) {
   return plan_of(runtime.memory());
 }
 
-MemoryPlan plan_inference(const ModelFactory& make, const PrecisionPolicy& precision,
-                          const BatchShape& shape, int64_t max_positions) {
-  Runtime runtime(kernels::DeviceType::meta);
+MemoryPlan plan_inference(const ModelFactory& make, const InferenceShape& shape) {
+  Runtime runtime({.device = kernels::DeviceType::meta, .planned = shape.device});
   const std::unique_ptr<Model> model = make();
-  model->parameters().allocate(runtime, precision, ParameterSet::Purpose::inference);
-  model->prepare(runtime, max_positions);
-  const Graph::Options options{.record = false, .training = false, .precision = precision};
-  run_batch(runtime, *model, example_batch(shape), {.graph = options, .argmax = true});
+  model->parameters().allocate(runtime, shape.precision, ParameterSet::Purpose::inference);
+  model->prepare(runtime, shape.max_positions);
+  const Graph::Options options{.record = false, .training = false, .precision = shape.precision};
+  run_batch(runtime, *model, example_batch(shape.batch), {.graph = options, .argmax = true});
   return plan_of(runtime.memory());
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/data/batcher.h"
 #include "engine/train/run_step.h"
 
 namespace engine {
@@ -16,6 +17,9 @@ struct BatchShape {
   int64_t sequences = 1;
   int64_t longest = 0;  // tokens of the longest sequence
 };
+
+// The largest one that a batcher makes: the token budget, and as many sequences as could fill it.
+BatchShape largest_shape(const Batcher& batcher);
 
 // A batch of that shape with made-up content.
 Batch example_batch(const BatchShape& shape);
@@ -33,14 +37,20 @@ struct TrainingShape {
   BatchShape train, evaluation;
   int64_t max_positions = 0;  // for position tables
   OptimizerConfig optimizer;
+  kernels::DeviceType device = kernels::DeviceType::cpu;  // whose workspaces are counted
 };
 
 using ModelFactory = std::function<std::unique_ptr<Model>()>;
 
 MemoryPlan plan_training(const ModelFactory& make, const TrainingShape& shape);
 // Forward only, no gradients or optimizer state.
-MemoryPlan plan_inference(const ModelFactory& make, const PrecisionPolicy& precision,
-                          const BatchShape& shape, int64_t max_positions);
+struct InferenceShape {
+  PrecisionPolicy precision;
+  BatchShape batch;
+  int64_t max_positions = 0;
+  kernels::DeviceType device = kernels::DeviceType::cpu;
+};
+MemoryPlan plan_inference(const ModelFactory& make, const InferenceShape& shape);
 
 // Settings that would need less, each with what it needs, smallest change first.
 struct MemoryAlternative {

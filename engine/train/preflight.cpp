@@ -10,9 +10,21 @@
 #include "engine/config/choices.h"
 #include "engine/config/print.h"
 #include "engine/core/crc32c.h"
+#include "engine/core/device.h"
 #include "engine/train/report/banner.h"
 
 namespace engine {
+
+namespace {
+
+std::string device_text(const kernels::Stream& device) {
+  if (device.device == kernels::DeviceType::cpu) {
+    return fmt::format("CPU {} threads", omp_get_max_threads());
+  }
+  return kernels::operations(device).device_info(device).name;
+}
+
+}  // namespace
 
 void TrainingRun::plan_steps() {
   epoch_plan_ = setup_.train->plan(0);
@@ -26,9 +38,10 @@ void TrainingRun::plan_steps() {
 void TrainingRun::plan_memory() {
   plan_ = plan_training(setup_.make_model, setup_.training_shape);
   const bool told = config_.train.memory_limit > 0;
-  memory_limit_ = told ? config_.train.memory_limit : available_host_memory();
-  require_plan_fits(plan_, memory_limit_, told ? "train.memory_limit" : "available on this machine",
-                    setup_.make_model, setup_.training_shape);
+  memory_limit_ = told ? config_.train.memory_limit : available_memory(setup_.device);
+  require_plan_fits(plan_, memory_limit_,
+                    told ? "train.memory_limit" : memory_source(setup_.device), setup_.make_model,
+                    setup_.training_shape);
 }
 
 void TrainingRun::make_model() {
@@ -69,6 +82,7 @@ nlohmann::json TrainingRun::shaping_settings() const {
           {"train.micro_batch_tokens", train.micro_batch_tokens.value_or(0)},
           {"train.micro_batch_rows", train.micro_batch_rows.value_or(0)},
           {"train.seed", train.seed},
+          {"train.device", kernels::name_of(setup_.device.device)},  // other sums, other bits
           {"train.precision", choice_name(train.precision)},
           {"train.residual", choice_name(train.residual)},
           {"train.max_grad_norm", train.max_grad_norm},
@@ -205,7 +219,7 @@ void TrainingRun::print_banner() {
   banner.plan = {
       .tokens_per_micro_batch = setup_.training_shape.train.tokens,
       .accumulation = config_.train.accumulation,
-      .device = fmt::format("CPU {} threads", omp_get_max_threads()),
+      .device = device_text(setup_.device),
       .steps_per_epoch = steps_per_epoch_,
       .epochs = static_cast<double>(total_steps_) / static_cast<double>(steps_per_epoch_),
       .total_steps = total_steps_,

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
 #include "engine/generate/settings.h"
@@ -174,20 +175,6 @@ void check_vocabulary(const Model& model, const Tokenizer& tokenizer, const std:
       .fix("use the model's own tokenizer, or a vocab_size that covers it when training anew");
 }
 
-// The largest batch shape: the token budget, and as many sequences as could fill it.
-BatchShape largest_shape(const Batcher& batcher) {
-  const Batch batch = batcher.largest_batch();
-  const std::span<const uint32_t> lengths = batcher.dataset().all_sample_tokens();
-  const uint32_t shortest = *std::min_element(lengths.begin(), lengths.end());
-  const int64_t tokens = batch.num_tokens();
-  const int64_t by_length = tokens / std::max<uint32_t>(shortest, 1);
-  const int64_t limit = batcher.options().micro_batch_rows;
-  return {.tokens = tokens,
-          .sequences = std::max<int64_t>(
-              {1, batch.num_sequences(), limit > 0 ? std::min(limit, by_length) : by_length}),
-          .longest = batch.max_seqlen};
-}
-
 }  // namespace
 
 PrecisionPolicy precision_policy(const RunConfig& config) {
@@ -235,12 +222,7 @@ RunSetup prepare_run(const TrainConfig& config) {
   setup.config = config;
   setup.precision = precision_policy(config.train);
   setup.recompute = recompute_policy(config.train);
-  if (config.train.device != "cpu") {
-    throw Error(ExitCode::usage, "CFG-DEVICE",
-                "this build has no device \"" + config.train.device + "\"")
-        .expected("cpu")
-        .fix("train.device=cpu");
-  }
+  setup.device = choose_device(config.train.device);
 
   // Tokenizer.
   const ModelConfig& model_config = config.model;
@@ -347,7 +329,8 @@ RunSetup prepare_run(const TrainConfig& config) {
       .train = train_shape,
       .evaluation = setup.validation ? largest_shape(*setup.validation) : BatchShape{},
       .max_positions = std::max<int64_t>(config.data.max_length, train_shape.longest),
-      .optimizer = config.optimizer};
+      .optimizer = config.optimizer,
+      .device = setup.device.device};
   for (const std::string& prompt : config.train.sample.prompts) {
     if (!setup.tokenizer) {
       throw Error(ExitCode::usage, "CFG-MISSING", "train.sample.prompts needs a tokenizer")

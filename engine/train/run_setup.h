@@ -18,6 +18,7 @@ namespace engine {
 
 struct RunSetup {
   TrainConfig config;
+  kernels::Stream device;
 
   std::string model_name;                // path or "from <config>"
   std::optional<Checkpoint> checkpoint;  // pretrained only

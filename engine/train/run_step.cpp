@@ -97,7 +97,7 @@ BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
   return out;
 }
 
-double sum_losses(const std::vector<float>& losses) {
+double sum_losses(std::span<const float> losses) {
   double sum = 0;
   for (float loss : losses) sum += loss;
   return sum;

@@ -43,7 +43,7 @@ BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
                     const ForwardOptions& options);
 
 // Sum of losses in fp64, in token order.
-double sum_losses(const std::vector<float>& losses);
+double sum_losses(std::span<const float> losses);
 
 // Number of labels a batch is trained on: targets that are not -100, or sequences.
 int64_t trained_labels(const Model& model, const Batch& batch);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/core/device.h"
 #include "engine/train/nonfinite.h"
 #include "engine/train/report/flops.h"
 #include "engine/train/report/format.h"
@@ -106,19 +107,31 @@ void TrainingRun::run_step() {
   const double data_seconds = batches_->wait_seconds() - waited;
 
   const double denominator = step_denominator(batches);
-  double loss = 0;
+  // Nothing below waits for the device before measure(): then the losses have arrived, too.
+  struct Losses {
+    std::span<const float> values;
+    double scale;
+  };
+  std::vector<Losses> losses;
   int64_t tokens = 0, trained = 0;
+  for (const Batch& batch : batches) tokens += batch.num_tokens();
+  step_losses_.reserve(static_cast<size_t>(tokens) * sizeof(float));
+  float* next_loss = step_losses_.as<float>();
   for (int micro = 0; micro < static_cast<int>(batches.size()); ++micro) {
     const Batch& batch = batches[micro];
     if (batch.num_tokens() == 0) continue;
     const ForwardOptions options = forward_options(micro, denominator, batches);
     const BatchLoss result = run_batch(runtime_, *model_, batch, options);
-    loss += sum_losses(runtime_.download(result.losses)) * static_cast<double>(options.grad_scale);
-    tokens += batch.num_tokens();
+    runtime_.download_later(result.losses, next_loss);
+    losses.push_back({{next_loss, static_cast<size_t>(result.losses.count())},
+                      static_cast<double>(options.grad_scale)});
+    next_loss += result.losses.count();
     trained += trained_labels(*model_, batch);
     progress_.rows += batch.num_sequences();
   }
   const AdamW::Norm norm = optimizer_->measure(static_cast<float>(config_.train.max_grad_norm));
+  double loss = 0;
+  for (const Losses& part : losses) loss += sum_losses(part.values) * part.scale;
   const double lr = config_.optimizer.lr * schedule_->multiplier(progress_.step);
   const bool finite = std::isfinite(loss) && std::isfinite(norm.norm);
   if (finite) {
@@ -152,10 +165,12 @@ void TrainingRun::run_step() {
     }
   }
   const ModelInfo& info = model_->info();
-  progress_.flops += step_flops({.matmul_params = model_->matmul_parameters(),
-                                 .num_layers = info.num_layers,
-                                 .attention_width = int64_t{info.num_heads} * info.head_dim},
-                                lengths);
+  const double flops = step_flops({.matmul_params = model_->matmul_parameters(),
+                                   .num_layers = info.num_layers,
+                                   .attention_width = int64_t{info.num_heads} * info.head_dim},
+                                  lengths);
+  progress_.flops += flops;
+  train_flops_ += flops;
   const bool clipped = finite && norm.clip_scale < 1.0f;
   if (finite) {
     progress_.loss_sum += loss;
@@ -181,27 +196,34 @@ void TrainingRun::run_step() {
   data_seconds_ += data_seconds;
   time_left_.add_step(seconds);
   speeds_.add(static_cast<double>(tokens) / seconds);
-  last_record_ = {.step = progress_.step,
-                  .epoch = epoch(),
-                  .loss = loss,
-                  .loss_ema = progress_.loss_ema.value(),
-                  .loss_z = loss_z,
-                  .grad_norm = norm.norm,
-                  .grad_norm_z = norm_z,
-                  .clipped = clipped,
-                  .lr = lr,
-                  .tokens = tokens,
-                  .tokens_trained = trained,
-                  .tokens_total = progress_.tokens,
-                  .step_seconds = seconds,
-                  .data_seconds = data_seconds,
-                  .tokens_per_second = static_cast<double>(tokens) / seconds,
-                  .mfu = std::nullopt,
-                  .peak_memory_bytes = runtime_.memory().peak_bytes()};
+  last_record_ = {
+      .step = progress_.step,
+      .epoch = epoch(),
+      .loss = loss,
+      .loss_ema = progress_.loss_ema.value(),
+      .loss_z = loss_z,
+      .grad_norm = norm.norm,
+      .grad_norm_z = norm_z,
+      .clipped = clipped,
+      .lr = lr,
+      .tokens = tokens,
+      .tokens_trained = trained,
+      .tokens_total = progress_.tokens,
+      .step_seconds = seconds,
+      .data_seconds = data_seconds,
+      .tokens_per_second = static_cast<double>(tokens) / seconds,
+      .mfu = peak_flops_ ? std::optional(flops / (seconds * *peak_flops_)) : std::nullopt,
+      .peak_memory_bytes = runtime_.memory().peak_bytes()};
 }
 
 ExitCode TrainingRun::run() {
   if (config_.train.threads > 0) omp_set_num_threads(static_cast<int>(config_.train.threads));
+  if (const std::string notice = device_notice(setup_.device); !notice.empty()) {
+    console_.print("note    " + notice);
+  }
+  if (setup_.device.device == kernels::DeviceType::cuda) {
+    peak_flops_ = peak_bf16_flops(runtime_.ops().device_info(setup_.device).name);
+  }
   for (const auto part :
        {&TrainingRun::plan_steps, &TrainingRun::plan_memory, &TrainingRun::find_resume_point,
         &TrainingRun::make_model, &TrainingRun::try_longest_batch, &TrainingRun::print_banner}) {

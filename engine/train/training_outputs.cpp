@@ -215,6 +215,11 @@ void TrainingRun::finish(const std::string& stopped_by) {
   if (config_.train.best_metric == "loss") summary.best_eval_loss = progress_.best.best_metric();
   summary.median_tokens_per_second = speeds_.percentile(50);
   summary.slow_tokens_per_second = speeds_.percentile(5);
+  if (peak_flops_ && train_seconds_ > 0) {
+    summary.mfu = train_flops_ / (train_seconds_ * *peak_flops_);
+    summary.peak_flops = peak_flops_;
+    summary.flops_convention = "exact";
+  }
   summary.peak_memory_bytes = runtime_.memory().peak_bytes();
   summary.predicted_memory_bytes = plan_.total();
   summary.clipped_share = progress_.step > 0 ? static_cast<double>(progress_.clipped) /

@@ -37,7 +37,8 @@ class TrainingRun {
         config_(request.config.config),
         console_(console),
         setup_(prepare_run(config_)),
-        runtime_(kernels::DeviceType::cpu),
+        runtime_(setup_.device),
+        step_losses_(runtime_.stream()),
         progress_(config_),
         output_dir_(config_.train.output_dir) {}
 
@@ -77,6 +78,7 @@ class TrainingRun {
   Console& console_;
   RunSetup setup_;
   Runtime runtime_;
+  PinnedBuffer step_losses_;  // of all tokens of a step, as they arrive from the device
   std::unique_ptr<Model> model_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<Schedule> schedule_;
@@ -88,6 +90,7 @@ class TrainingRun {
   int64_t batches_per_epoch_ = 0, steps_per_epoch_ = 0, total_steps_ = 0;
   double preflight_seconds_ = 0;
   uint64_t memory_limit_ = 0;
+  std::optional<double> peak_flops_;  // bf16, of the device, where it is known
 
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<TensorBoardWriter> tensorboard_;
@@ -100,6 +103,7 @@ class TrainingRun {
   TimeLeft time_left_;
   PercentileSample speeds_;
   TrainingClock::time_point start_ = TrainingClock::now();
+  double train_flops_ = 0;
   double train_seconds_ = 0, eval_seconds_ = 0, checkpoint_seconds_ = 0, data_seconds_ = 0;
   int64_t saved_step_ = -1, evaluated_step_ = -1;
 };

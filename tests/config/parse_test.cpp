@@ -168,7 +168,7 @@ TEST(ConfigParse, OutOfRange) {
   expect_range("optimizer: {lr: 1e999}", "finite");
   expect_range("data: {overflow: truncate_rigth}", "did you mean truncate_right?");
   expect_range("data: {format: csv}", "auto, text, jsonl, json");
-  expect_range("train: {device: tpu}", "cpu, cuda or cuda:N");
+  expect_range("train: {device: tpu}", "auto, cpu, cuda, cuda:N or simt");
 }
 
 TEST(ConfigParse, UnknownSettings) {

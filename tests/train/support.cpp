@@ -74,6 +74,7 @@ std::vector<std::string> tiny_run(const Workspace& workspace, const std::string&
           "train.output_dir=" + directory + "/run",
           "train.max_steps=6",
           "train.micro_batch_tokens=128",
+          "train.device=cpu",
           "train.threads=1",
           "train.log_every=1",
           "optimizer.lr=1e-2",
