@@ -1,11 +1,22 @@
 // Matrix multiplication: checks, and which kernel takes the problem.
+//   matmul/wgmma.cu bf16, Hopper's tensor cores; rows on 16-byte boundaries, not the smallest
 //   matmul/mma.cu   bf16, tensor cores by mma.sync (sm_80 and newer)
 //   matmul/fma.cu   fp32, exact products and fp32 sums
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/matmul/problem.h"
+#include "kernels/cuda/matmul/wgmma.h"
 
 namespace engine::kernels::ENGINE_GPU {
 namespace {
+
+// Builds for other GPUs alone have no Hopper kernels.
+bool on_hopper([[maybe_unused]] Stream stream, [[maybe_unused]] const MatmulProblem& problem) {
+#if ENGINE_HAS_HOPPER
+  return compute_capability(stream) == 90 && matmul_wgmma(stream, problem);
+#else
+  return false;
+#endif
+}
 
 // Do all rows of this matrix start on 16-byte boundaries?
 bool on_vectors(const void* data, int64_t stride, DType dtype) {
@@ -50,10 +61,10 @@ void matmul_within(Stream stream, const Matmul& p, const DeviceExtent& extent) {
                               .vectors_b = on_vectors(p.b, ldb, p.input_dtype),
                               .vectors_d = on_vectors(p.d, ldd, p.output_dtype),
                               .extent = extent};
-  if (p.input_dtype == DType::bf16) {
-    matmul_mma(stream, problem);
-  } else {
+  if (p.input_dtype == DType::f32) {
     matmul_fma(stream, problem);
+  } else if (!on_hopper(stream, problem)) {
+    matmul_mma(stream, problem);
   }
 }
 

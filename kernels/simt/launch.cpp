@@ -27,6 +27,14 @@ Schedule& schedule_state() {
   return schedule;
 }
 
+std::atomic<int>& capability_state() {
+  static std::atomic<int> capability = [] {
+    const char* const text = std::getenv("ENGINE_SIMT_CAPABILITY");
+    return text ? std::atoi(text) : 90;
+  }();
+  return capability;
+}
+
 thread_local const std::function<void()>* body_of_launch = nullptr;
 
 // What every GPU thread runs: the kernel, then the thread is over.
@@ -289,6 +297,14 @@ void set_schedule(const Schedule& schedule) {
 Schedule current_schedule() {
   const std::lock_guard lock(schedule_mutex);
   return schedule_state();
+}
+
+void set_claimed_capability(int capability) {
+  capability_state() = capability;
+}
+
+int claimed_capability() {
+  return capability_state();
 }
 
 void launch(const char* kernel, const LaunchShape& shape, const std::function<void()>& body) {

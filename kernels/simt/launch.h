@@ -36,6 +36,11 @@ std::string to_string(const Schedule& schedule);
 void set_schedule(const Schedule& schedule);
 Schedule current_schedule();
 
+// The compute capability that operations choose their kernels by: 90, or what the environment
+// variable ENGINE_SIMT_CAPABILITY says. All kernels run whatever it is.
+void set_claimed_capability(int capability);
+int claimed_capability();
+
 // A kernel did what a GPU forbids: an access out of bounds, a barrier that not all threads reach,
 // a deadlock. The message names kernel, block and thread. Memory holds what was written so far.
 class KernelFault : public std::runtime_error {

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/simt/device_memory.h"
+#include "kernels/simt/launch.h"
 
 namespace engine::kernels::simt {
 
@@ -69,7 +70,7 @@ int multiprocessors(Stream) {
 }
 
 int compute_capability(Stream) {
-  return 90;
+  return claimed_capability();
 }
 
 }  // namespace engine::kernels::simt

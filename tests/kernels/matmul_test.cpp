@@ -6,23 +6,31 @@
 
 #include "kernels/cpu/matmul_kernels.h"
 #include "kernels/simt/counters.h"
+#include "kernels/simt/launch.h"
 #include "tests/kernels/reference/matmul.h"
 #include "tests/kernels/support.h"
 
 namespace engine::kernels::testing {
 namespace {
 
-// Every suite runs on each device, and on the CPU with each instruction set that this processor
-// has.
+// Every suite runs on each device: on the CPU with each instruction set that this processor has, on
+// the software GPU with the kernels for Hopper and with those for all others.
 struct Variant {
   DeviceType device;
-  cpu::InstructionSet set;
+  cpu::InstructionSet set = cpu::InstructionSet::portable;
+  int capability = 0;  // compute capability that the software GPU claims
 };
 
 class MatmulTest : public ::testing::TestWithParam<Variant> {
  protected:
-  void SetUp() override { cpu::limit_instruction_set(GetParam().set); }
-  void TearDown() override { cpu::limit_instruction_set(cpu::InstructionSet::amx_bf16); }
+  void SetUp() override {
+    if (GetParam().device == DeviceType::cpu) cpu::limit_instruction_set(GetParam().set);
+    if (simulated()) simt::set_claimed_capability(GetParam().capability);
+  }
+  void TearDown() override {
+    cpu::limit_instruction_set(cpu::InstructionSet::amx_bf16);
+    simt::set_claimed_capability(90);
+  }
   Stream stream() const { return {.device = GetParam().device}; }
   const Operations& ops() const { return operations(GetParam().device); }
   bool simulated() const { return GetParam().device == DeviceType::simt; }
@@ -31,9 +39,16 @@ class MatmulTest : public ::testing::TestWithParam<Variant> {
 std::vector<Variant> variants() {
   std::vector<Variant> variants;
   for (DeviceType device : test_devices()) {
-    const int sets = device == DeviceType::cpu ? static_cast<int>(cpu::instruction_set()) : 0;
-    for (int set = 0; set <= sets; ++set) {
-      variants.push_back({device, static_cast<cpu::InstructionSet>(set)});
+    if (device == DeviceType::cpu) {
+      for (int set = 0; set <= static_cast<int>(cpu::instruction_set()); ++set) {
+        variants.push_back({.device = device, .set = static_cast<cpu::InstructionSet>(set)});
+      }
+    } else if (device == DeviceType::simt) {
+      for (int capability : {80, 90}) {
+        variants.push_back({.device = device, .capability = capability});
+      }
+    } else {
+      variants.push_back({.device = device});
     }
   }
   return variants;
@@ -41,6 +56,9 @@ std::vector<Variant> variants() {
 
 std::string name_of_variant(const ::testing::TestParamInfo<Variant>& info) {
   constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx_bf16"};
+  if (info.param.device == DeviceType::simt) {
+    return "simt" + (info.param.capability == 90 ? "" : std::to_string(info.param.capability));
+  }
   if (info.param.device != DeviceType::cpu) return name_of(info.param.device);
   return kNames[static_cast<int>(info.param.set)];
 }
@@ -308,13 +326,20 @@ TEST_P(MatmulTest, EdgesOfTiles) {
     run_all(128, 136, 104, extra);
   }
   run_all(256, 1024, 40, 0);
+  run_all(256, 1024, 72, 0);
+  run_all(128, 512, 72, 0);
   run_all(264, 520, 40, 8);
   // rows on 16-byte boundaries that end within 16 bytes, before NaN
   for (int64_t k : {5, 29, 45}) run_all(69, 37, k, 3);
   run_all(133, 517, 29, 3);
   run_all(65, 66, 67, 1);
   const auto kernels = simt::stop_counting();
-  if (simulated()) {
+  if (GetParam().capability == 90) {
+    for (const char* kernel : {"matmul_wgmma_128x128_pairs", "matmul_wgmma_128x128",
+                               "matmul_mma_64x64", "matmul_mma_unaligned"}) {
+      EXPECT_TRUE(kernels.contains(kernel)) << kernel << " was not chosen";
+    }
+  } else if (simulated()) {
     for (const char* kernel : {"matmul_mma_128x256", "matmul_mma_128x128", "matmul_mma_64x64",
                                "matmul_mma_unaligned", "matmul_fma_128x128", "matmul_fma_64x64"}) {
       EXPECT_TRUE(kernels.contains(kernel)) << kernel << " was not chosen";
