@@ -1,10 +1,23 @@
-// Which library computes what (api/backends.h).
+// Which library or kernel computes what: api/backends.h, api/attention_variants.h.
 #include "kernels/api/backends.h"
+
+#include "kernels/api/attention_variants.h"
 
 #include <atomic>
 #include <stdexcept>
 
 namespace engine::kernels {
+
+// kernels/cuda/attention/steps.cu, compiled for each.
+namespace simt {
+AttentionVariants attention_variants();
+}
+#if ENGINE_HAS_CUDA
+namespace cuda {
+AttentionVariants attention_variants();
+}
+#endif
+
 namespace {
 std::atomic<MatmulBackend> matmul_backend = MatmulBackend::engine;
 }
@@ -26,6 +39,13 @@ void select_matmul(MatmulBackend backend) {
 
 MatmulBackend selected_matmul() {
   return matmul_backend.load(std::memory_order_relaxed);
+}
+
+AttentionVariants attention_variants(DeviceType device) {
+#if ENGINE_HAS_CUDA
+  if (device == DeviceType::cuda) return cuda::attention_variants();
+#endif
+  return device == DeviceType::simt ? simt::attention_variants() : AttentionVariants{};
 }
 
 MatmulBackend parse_matmul_backend(const std::string& name) {

@@ -7,12 +7,15 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "engine/core/device.h"
 #include "engine/profile/bench_models.h"
 #include "engine/profile/kernel_benchmark.h"
 #include "engine/profile/machine_rates.h"
 #include "engine/profile/step_benchmark.h"
+#include "kernels/api/attention_variants.h"
 #include "models/registry.h"
 #include "tools/command_line.h"
+#include "tools/device.h"
 #include "tools/precision.h"
 #include "tools/verbs.h"
 
@@ -77,7 +80,9 @@ ordered_json times_json(const StepTimes& t) {
 
 struct TrainReport {
   StepBenchmark bench;
-  double peak_flops = 0;
+  std::string device;      // "cpu", or the GPU's name
+  double peak_flops = 0;   // what MFU is a share of
+  bool datasheet = false;  // peak_flops is the maker's; else a large matmul's
   MemoryRates memory;
   double load = 0;
 };
@@ -107,6 +112,7 @@ ordered_json train_json(const TrainReport& report, const ModelOptions& options,
           {"precision", options.precision},
           {"batch", options.batch},
           {"length", options.length},
+          {"device", report.device},
           {"threads", omp_get_max_threads()},
           {"num_params", b.num_params},
           {"tokens_per_step", b.tokens},
@@ -141,9 +147,9 @@ void print_train(const TrainReport& report, const ModelOptions& options, const B
   const StepBenchmark& b = report.bench;
   const Timing total = b.total();
   const auto tokens = static_cast<double>(b.tokens);
-  fmt::print("{}  {:.1f}M parameters, batch {} x {}, {}, {} threads\n", model.name,
+  fmt::print("{}  {:.1f}M parameters, batch {} x {}, {}, {}, {} threads\n", model.name,
              static_cast<double>(b.num_params) / 1e6, options.batch, options.length,
-             options.precision, omp_get_max_threads());
+             options.precision, report.device, omp_get_max_threads());
   fmt::print("step    {:.3f} s median, {:.3f} s least of {}   {:.0f} tok/s median, {:.0f} best\n",
              total.median, total.minimum, total.runs, tokens / total.median,
              tokens / total.minimum);
@@ -158,10 +164,11 @@ void print_train(const TrainReport& report, const ModelOptions& options, const B
              part("AdamW", t.adamw), part("data", t.data));
   fmt::print(
       "flops   {:.1f} GFLOP a step ({:.1f} with causal attention in full), {:.0f} GFLOP/s median, "
-      "MFU {:.1f} % median, {:.1f} % best of the {:.0f} GFLOP/s that a large matmul reaches here\n",
+      "MFU {:.1f} % median, {:.1f} % best of {:.0f} GFLOP/s, {}\n",
       giga(b.flops), giga(b.flops_palm), giga(b.flops / total.median),
       100 * b.flops / total.median / report.peak_flops,
-      100 * b.flops / total.minimum / report.peak_flops, giga(report.peak_flops));
+      100 * b.flops / total.minimum / report.peak_flops, giga(report.peak_flops),
+      report.datasheet ? "the datasheet's dense rate" : "which a large matmul reaches here");
   double adamw = t.adamw;
   for (const StepTimes& step : b.steps) adamw = std::min(adamw, step.adamw);
   const double rate = adamw_bytes(report, precision) / adamw;
@@ -176,7 +183,8 @@ void print_train(const TrainReport& report, const ModelOptions& options, const B
   fmt::print("load    {:.1f} (1-minute average)\n", report.load);
 }
 
-void bench_train(ModelOptions options, const std::string& recompute, int steps, int warmup) {
+void bench_train(ModelOptions options, const std::string& recompute, int steps, int warmup,
+                 const kernels::Stream& device) {
   const BenchModel model = options.find();
   const ordered_json config = model.config();
   const PrecisionPolicy precision = parse_precision(options.precision);
@@ -187,6 +195,7 @@ void bench_train(ModelOptions options, const std::string& recompute, int steps, 
   }
   TrainReport report;
   report.bench = benchmark_step({.make_model = make,
+                                 .device = device,
                                  .precision = precision,
                                  .recompute = parse_recompute(recompute),
                                  .batch = options.batch,
@@ -194,8 +203,19 @@ void bench_train(ModelOptions options, const std::string& recompute, int steps, 
                                  .warmup = warmup,
                                  .steps = steps});
   report.load = load_average();
-  report.peak_flops = measure_matmul_flops(precision.compute);
-  report.memory = measure_memory();
+  report.device = name_of(device);
+  if (device.device == kernels::DeviceType::cuda) {
+    report.device = kernels::operations(device).device_info(device).name;
+    report.peak_flops = datasheet_flops(report.device, precision.compute);
+    report.datasheet = report.peak_flops > 0;
+    report.memory.copy = measure_device_copy(device);
+  } else {
+    report.memory = measure_memory();
+  }
+  if (!report.datasheet) {
+    const bool simulated = device.device == kernels::DeviceType::simt;
+    report.peak_flops = measure_matmul_flops(precision.compute, simulated ? 256 : 4096, device);
+  }
   if (options.json) {
     fmt::print("{}\n", train_json(report, options, model, precision).dump());
   } else {
@@ -321,6 +341,84 @@ void bench_kernels(ModelOptions options, const std::string& op, const kernels::S
   }
 }
 
+// `engine bench attention`: causal self-attention of one shape.
+struct AttentionOptions {
+  int64_t batch = 1, length = 0;
+  int heads = 0, kv_heads = 0, head_dim = 128;
+  std::string precision = "bf16", variant;
+  bool json = false;
+
+  void add_to(CLI::App& app) {
+    app.add_option("--batch", batch, "Sequences")->check(CLI::PositiveNumber);
+    app.add_option("--length", length, "Tokens of each (cuda 4096, simt 128)")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--heads", heads, "Query heads (cuda 16, simt 2)")->check(CLI::PositiveNumber);
+    app.add_option("--kv-heads", kv_heads, "Key and value heads (as --heads)")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--head-dim", head_dim, "Width of a head")
+        ->check(CLI::Range(1, 256))
+        ->capture_default_str();
+    app.add_option("--precision", precision, "fp32 or bf16")->capture_default_str();
+    app.add_option("--variant", variant, "One step only: three_pass, online, tiled, mma");
+    app.add_flag("--json", json, "As JSON");
+  }
+};
+
+void bench_attention(AttentionOptions options, const kernels::Stream& device) {
+  const bool simulated = device.device == kernels::DeviceType::simt;
+  if (options.length == 0) options.length = simulated ? 128 : 4096;
+  if (options.heads == 0) options.heads = simulated ? 2 : 16;
+  if (options.kv_heads == 0) options.kv_heads = options.heads;
+  if (options.heads % options.kv_heads != 0) {
+    throw Error(ExitCode::usage, "CLI-USAGE", "--heads is not a multiple of --kv-heads")
+        .found(fmt::format("{} and {}", options.heads, options.kv_heads));
+  }
+  const DType dtype = parse_precision(options.precision).compute;
+  const std::vector<KernelCase> cases = attention_cases(device,
+                                                        {.sequences = options.batch,
+                                                         .length = options.length,
+                                                         .num_heads = options.heads,
+                                                         .num_kv_heads = options.kv_heads,
+                                                         .head_dim = options.head_dim},
+                                                        dtype, options.variant);
+  if (cases.empty()) {
+    std::vector<std::string> names;
+    for (const auto& variant : kernels::attention_variants(device.device)) {
+      names.push_back(variant.name);
+    }
+    if (names.empty()) {
+      throw Error(ExitCode::usage, "BENCH-DEVICE", "the steps of attention are GPU kernels")
+          .expected("--device cuda, or --device simt for bytes and work");
+    }
+    throw Error(ExitCode::usage, "CLI-USAGE", "--variant cannot be " + options.variant)
+        .expected(fmt::format("{}", fmt::join(names, ", ")));
+  }
+  if (simulated) {
+    count_kernels(cases, options.json);
+    return;
+  }
+  ordered_json rows = ordered_json::array();
+  if (!options.json) {
+    fmt::print("{:<14}{:<34}{:>12}{:>12}{:>12}\n", "step", "shape", "least ms", "median ms",
+               "TFLOP/s");
+  }
+  for (const KernelCase& one : cases) {
+    const KernelResult r = benchmark_kernel(one, {.flops = 1, .bytes = 1});
+    if (options.json) {
+      rows.push_back({{"variant", r.variant},
+                      {"shape", r.shape},
+                      {"seconds_min", r.seconds.minimum},
+                      {"seconds_median", r.seconds.median},
+                      {"flops", r.flops}});
+    } else {
+      fmt::print("{:<14}{:<34}{:>12.3f}{:>12.3f}{:>12.1f}\n", r.variant, r.shape,
+                 1e3 * r.seconds.minimum, 1e3 * r.seconds.median,
+                 r.flops / r.seconds.median / 1e12);
+    }
+  }
+  if (options.json) fmt::print("{}\n", rows.dump());
+}
+
 }  // namespace
 
 ExitCode run_bench(Invocation& invocation) {
@@ -349,16 +447,22 @@ ExitCode run_bench(Invocation& invocation) {
   std::string op;
   kernels_verb->add_option("--op", op, "One of them only")
       ->check(CLI::IsMember(kernel_operations()));
-  const std::map<std::string, kernels::DeviceType> devices = {{"cpu", kernels::DeviceType::cpu},
-                                                              {"cuda", kernels::DeviceType::cuda},
-                                                              {"simt", kernels::DeviceType::simt}};
-  kernels::Stream stream;
-  kernels_verb->add_option("--device", stream.device, "cpu, cuda, or simt for bytes and work")
-      ->transform(CLI::CheckedTransformer(devices));
+  CLI::App* const attention = app.add_subcommand(
+      "attention", "The steps of docs/kernels.md, from the formula to the kernel that trains");
+  AttentionOptions shape;
+  shape.json = options.json;
+  shape.add_to(*attention);
+
+  std::string device_name = "auto";
+  for (CLI::App* const verb : {train, kernels_verb, attention}) {
+    add_device_option(*verb, device_name);
+  }
 
   if (!parse_arguments(app, invocation)) return ExitCode::ok;
-  if (train->parsed()) bench_train(options, recompute, steps, warmup);
-  if (kernels_verb->parsed()) bench_kernels(options, op, stream);
+  const kernels::Stream device = device_of(device_name, invocation);
+  if (train->parsed()) bench_train(options, recompute, steps, warmup, device);
+  if (kernels_verb->parsed()) bench_kernels(options, op, device);
+  if (attention->parsed()) bench_attention(shape, device);
   return ExitCode::ok;
 }
 

@@ -39,4 +39,9 @@ const std::vector<std::string>& kernel_operations();
 std::vector<KernelCase> kernel_cases(const kernels::Stream& stream, const KernelShapes& shapes,
                                      kernels::DType dtype, const std::string& op);
 
+// The forward of attention in the steps of kernels/api/attention_variants.h; `variant` is empty for
+// all. None on the CPU.
+std::vector<KernelCase> attention_cases(const kernels::Stream& stream, const KernelShapes& shapes,
+                                        kernels::DType dtype, const std::string& variant);
+
 }  // namespace engine

@@ -85,6 +85,23 @@ double measure_device_copy(const kernels::Stream& stream, size_t bytes) {
   return 2.0 * static_cast<double>(bytes) / timing.minimum;
 }
 
+double datasheet_flops(const std::string& gpu_name, DType dtype) {
+  struct Rates {
+    const char* name;
+    double bf16, fp32;  // fp32: without tensor cores
+  };
+  static constexpr Rates kRates[] = {{"H200", 989.4e12, 66.9e12},    {"H100 PCIe", 756e12, 51.2e12},
+                                     {"H100", 989.4e12, 66.9e12},    {"A100", 312e12, 19.5e12},
+                                     {"L40S", 362e12, 91.6e12},      {"L4", 121e12, 30.3e12},
+                                     {"RTX 4090", 165.2e12, 82.6e12}};
+  for (const Rates& rates : kRates) {
+    if (gpu_name.find(rates.name) != std::string::npos) {
+      return dtype == DType::bf16 ? rates.bf16 : rates.fp32;
+    }
+  }
+  return 0;
+}
+
 MemoryRates measure_memory(size_t bytes) {
   constexpr int64_t kPiece = 1 << 18;  // floats: 1 MiB
   const int64_t count = static_cast<int64_t>(bytes / sizeof(float)) / 2;

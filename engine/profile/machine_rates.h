@@ -1,6 +1,8 @@
 // What this machine reaches with the threads it is given: the yardsticks of every other figure.
 #pragma once
 
+#include <string>
+
 #include "kernels/api/types.h"
 
 namespace engine {
@@ -9,6 +11,10 @@ namespace engine {
 // size^3 should be large enough that neither packing nor the threads' start matters.
 double measure_matmul_flops(kernels::DType dtype, int64_t size = 4096,
                             const kernels::Stream& stream = {});
+
+// The dense matrix rate of a GPU by its maker's datasheet, FLOP/s; 0 where it is not known here.
+// The yardstick of MFU on GPUs: what a product reaches depends on the power that its values draw.
+double datasheet_flops(const std::string& gpu_name, kernels::DType dtype);
 
 // Bytes per second, read and written together, best of several runs over `bytes` of memory. Choose
 // them larger than the last cache.

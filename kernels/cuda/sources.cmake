@@ -5,8 +5,11 @@ set(ENGINE_GPU_KERNELS
   attention/attention.cu
   attention/backward_bf16.cu
   attention/backward_fp32.cu
+  attention/decode.cu
   attention/forward_bf16.cu
   attention/forward_fp32.cu
+  column_sum.cu
+  attention/steps.cu
   cross_entropy.cu
   elementwise.cu
   embedding.cu

@@ -1,0 +1,26 @@
+// The forward of attention as a reader of docs/kernels.md meets it: from the formula to the kernel
+// that trains. All compute what attention.h says, without bias and dropout; only the last one is
+// used by the engine.
+#pragma once
+
+#include "kernels/api/attention.h"
+
+namespace engine::kernels {
+
+struct AttentionVariant {
+  const char* name;
+  void (*forward)(Stream, const AttentionForward&);
+};
+
+// Slowest first.
+struct AttentionVariants {
+  const AttentionVariant* first = nullptr;
+  int count = 0;
+  const AttentionVariant* begin() const { return first; }
+  const AttentionVariant* end() const { return first + count; }
+};
+
+// Of `cuda` or `simt`; none on other devices.
+AttentionVariants attention_variants(DeviceType device);
+
+}  // namespace engine::kernels
