@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "kernels/api/backends.h"
 #include "kernels/cpu/cpu.h"
 
 namespace engine::kernels {
@@ -14,7 +15,11 @@ const Operations& table();
 #if ENGINE_HAS_CUDA
 namespace cuda {
 const Operations& table();
-}
+#if ENGINE_HAS_CUBLAS
+void matmul_cublas(Stream stream, const Matmul& arguments);  // kernels/cuda/rivals
+void matmul_auto(Stream stream, const Matmul& arguments);
+#endif
+}  // namespace cuda
 #endif
 
 namespace {
@@ -30,6 +35,7 @@ Operations plan(const Operations& device) {
       .column_sum = nothing<ColumnSum>,
       .attention_forward = nothing<AttentionForward>,
       .attention_backward = nothing<AttentionBackward>,
+      .attention_forward_workspace = device.attention_forward_workspace,
       .attention_backward_workspace = device.attention_backward_workspace,
       .rope = nothing<Rope>,
       .norm_forward = nothing<NormForward>,
@@ -49,6 +55,7 @@ Operations plan(const Operations& device) {
       .global_norm = nothing<GlobalNorm>,
       .global_norm_workspace = device.global_norm_workspace,
       .adamw = nothing<AdamW>,
+      .adamw_workspace = device.adamw_workspace,
       .add = nothing<Add>,
       .cast = nothing<Cast>,
       .find_nonfinite = [](Stream, const FindNonfinite& arguments) { *arguments.index = -1; },
@@ -69,6 +76,29 @@ Operations plan(const Operations& device) {
   };
 }
 
+#if ENGINE_HAS_CUDA
+// Our own table; products go to the library that was selected.
+const Operations& cuda_table() {
+  static const Operations table = [] {
+    Operations all = cuda::table();
+#if ENGINE_HAS_CUBLAS
+    all.matmul = [](Stream stream, const Matmul& arguments) {
+      switch (selected_matmul()) {
+        case MatmulBackend::engine:
+          return cuda::table().matmul(stream, arguments);
+        case MatmulBackend::cublas:
+          return cuda::matmul_cublas(stream, arguments);
+        case MatmulBackend::automatic:
+          return cuda::matmul_auto(stream, arguments);
+      }
+    };
+#endif
+    return all;
+  }();
+  return table;
+}
+#endif
+
 const Operations* table_of(DeviceType device) {
   switch (device) {
     case DeviceType::cpu:
@@ -77,7 +107,7 @@ const Operations* table_of(DeviceType device) {
       return &simt::table();
     case DeviceType::cuda:
 #if ENGINE_HAS_CUDA
-      return &cuda::table();
+      return &cuda_table();
 #endif
     case DeviceType::meta:
       break;

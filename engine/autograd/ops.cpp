@@ -305,6 +305,8 @@ Variable self_attention(Graph& graph, const Variable& qkv, const AttentionConfig
   const bool recording = graph.recording();
   Tensor lse;
   if (recording) lse = graph.runtime().transient({config.num_heads, tokens}, DType::f32);
+  const Tensor forward_workspace =
+      graph.runtime().workspace(graph.ops().attention_forward_workspace(shape));
   graph.ops().attention_forward(graph.stream(), {.shape = shape,
                                                  .q = x.data(),
                                                  .k = column(x, q_width),
@@ -313,7 +315,8 @@ Variable self_attention(Graph& graph, const Variable& qkv, const AttentionConfig
                                                  .k_stride = stride,
                                                  .v_stride = stride,
                                                  .out = out.tensor().data(),
-                                                 .lse = lse.as<float>()});
+                                                 .lse = lse.as<float>(),
+                                                 .workspace = forward_workspace.data()});
   if (!recording) return out;
   graph.record([&graph, shape, sequences, column, tokens, stride, q_width, kv_width, dtype, lse,
                 qkv_value = qkv.value, out_value = out.value, qkv_grad = qkv.grad,

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 
+#include "kernels/api/attention_variants.h"
 #include "kernels/api/operations.h"
 
 namespace engine {
@@ -104,6 +105,13 @@ class Cases {
     return std::move(cases_);
   }
 
+  std::vector<KernelCase> attention_steps(const std::string& step) {
+    steps_only_ = true;
+    step_ = step;
+    attention();
+    return std::move(cases_);
+  }
+
  private:
   // `make` fills buffers and returns the call; it gets the buffers it may keep.
   template <typename Make>
@@ -192,7 +200,7 @@ class Cases {
     std::string shape =
         fmt::format("{} x {}, {} heads of {}", s.sequences, s.length, s.num_heads, s.head_dim);
     if (s.num_kv_heads != s.num_heads) shape += fmt::format(", {} kv", s.num_kv_heads);
-    const auto make = [=](Buffers& b) {
+    const auto make = [=](Buffers& b) -> kernels::AttentionForward {
       const int32_t* cu = b.integers(s.sequences + 1, [&](int64_t i) { return i * s.length; });
       const kernels::AttentionShape shape{.num_sequences = static_cast<int>(s.sequences),
                                           .cu_seqlens_q = cu,
@@ -208,16 +216,29 @@ class Cases {
                                           .dtype = dtype};
       char* const x = b.values<char>(tokens * stride, dtype);
       const auto bytes = static_cast<int64_t>(kernels::size_of(dtype));
-      return kernels::AttentionForward{.shape = shape,
-                                       .q = x,
-                                       .k = x + q_width * bytes,
-                                       .v = x + (q_width + kv_width) * bytes,
-                                       .q_stride = stride,
-                                       .k_stride = stride,
-                                       .v_stride = stride,
-                                       .out = b.values(tokens * q_width, dtype),
-                                       .lse = b.zero_floats(s.num_heads * tokens)};
+      return kernels::AttentionForward{
+          .shape = shape,
+          .q = x,
+          .k = x + q_width * bytes,
+          .v = x + (q_width + kv_width) * bytes,
+          .q_stride = stride,
+          .k_stride = stride,
+          .v_stride = stride,
+          .out = b.values(tokens * q_width, dtype),
+          .lse = b.zero_floats(s.num_heads * tokens),
+          .workspace = b.zeros(b.ops().attention_forward_workspace(shape))};
     };
+    if (steps_only_) {
+      for (const kernels::AttentionVariant& step : kernels::attention_variants(stream_.device)) {
+        if (!step_.empty() && step_ != step.name) continue;
+        add({"attention", step.name, shape, 2 * product, size_ * (qkv + out)}, [=](Buffers& b) {
+          return [forward = step.forward, stream = b.stream(), arguments = make(b)] {
+            forward(stream, arguments);
+          };
+        });
+      }
+      return;
+    }
     add({"attention", "forward", shape, 2 * product, size_ * (qkv + out)},
         [=](Buffers& b) { return call<&kernels::Operations::attention_forward>(b, make(b)); });
     add({"attention", "backward", shape, 5 * product, size_ * (2 * qkv + 2 * out)},
@@ -365,7 +386,8 @@ class Cases {
       return call<&kernels::Operations::embedding_forward>(b, arguments);
     });
     add({"embedding", "backward", shape, 0, (size_ + 8) * n}, [=](Buffers& b) {
-      const size_t workspace = b.ops().embedding_backward_workspace(tokens, s.hidden, s.vocab_size, 0);
+      const size_t workspace =
+          b.ops().embedding_backward_workspace(tokens, s.hidden, s.vocab_size, 0);
       const kernels::EmbeddingBackward arguments{.tokens = tokens,
                                                  .hidden = s.hidden,
                                                  .rows = s.vocab_size,
@@ -423,9 +445,13 @@ class Cases {
     };
     add({"adamw", "update, zero grad", shape, 0, (copy ? 34.0 : 32.0) * static_cast<double>(count)},
         [=](Buffers& b) {
-          return [one = segment(b), stream = b.stream()] {
-            kernels::operations(stream).adamw(
-                stream, {.segments = &one, .num_segments = 1, .lr = 1e-4, .step = 1});
+          void* const workspace = b.zeros(b.ops().adamw_workspace(1));
+          return [one = segment(b), workspace, stream = b.stream()] {
+            kernels::operations(stream).adamw(stream, {.segments = &one,
+                                                       .num_segments = 1,
+                                                       .lr = 1e-4,
+                                                       .step = 1,
+                                                       .workspace = workspace});
           };
         });
     add({"adamw", "global norm", shape, 0, 4.0 * static_cast<double>(count)}, [=](Buffers& b) {
@@ -447,6 +473,8 @@ class Cases {
   DType dtype_;
   double size_;
   std::string only_;
+  bool steps_only_ = false;  // of attention: its steps instead of forward and backward
+  std::string step_;
   std::vector<KernelCase> cases_;
 };
 
@@ -461,6 +489,11 @@ const std::vector<std::string>& kernel_operations() {
 std::vector<KernelCase> kernel_cases(const kernels::Stream& stream, const KernelShapes& shapes,
                                      DType dtype, const std::string& op) {
   return Cases(stream, shapes, dtype, op).all();
+}
+
+std::vector<KernelCase> attention_cases(const kernels::Stream& stream, const KernelShapes& shapes,
+                                        DType dtype, const std::string& variant) {
+  return Cases(stream, shapes, dtype, "").attention_steps(variant);
 }
 
 }  // namespace engine

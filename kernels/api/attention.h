@@ -55,8 +55,9 @@ struct AttentionForward {
   const void* k = nullptr;  // [total_k, num_kv_heads, head_dim]
   const void* v = nullptr;
   int64_t q_stride = 0, k_stride = 0, v_stride = 0;
-  void* out = nullptr;   // [total_q, num_heads, head_dim], dense
-  float* lse = nullptr;  // [num_heads, total_q] or null
+  void* out = nullptr;        // [total_q, num_heads, head_dim], dense
+  float* lse = nullptr;       // [num_heads, total_q] or null
+  void* workspace = nullptr;  // attention_forward_workspace bytes
 };
 
 struct AttentionBackward {

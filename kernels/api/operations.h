@@ -30,6 +30,7 @@ struct Operations {
 
   void (*attention_forward)(Stream, const AttentionForward&);
   void (*attention_backward)(Stream, const AttentionBackward&);
+  size_t (*attention_forward_workspace)(const AttentionShape&);
   size_t (*attention_backward_workspace)(const AttentionShape&);
 
   void (*rope)(Stream, const Rope&);
@@ -57,6 +58,7 @@ struct Operations {
   void (*global_norm)(Stream, const GlobalNorm&);
   size_t (*global_norm_workspace)(int64_t total_count, int num_segments);
   void (*adamw)(Stream, const AdamW&);
+  size_t (*adamw_workspace)(int num_segments);
 
   void (*add)(Stream, const Add&);
   void (*cast)(Stream, const Cast&);

@@ -31,6 +31,7 @@ void column_sum(Stream stream, const ColumnSum& arguments);
 
 void attention_forward(Stream stream, const AttentionForward& arguments);
 void attention_backward(Stream stream, const AttentionBackward& arguments);
+size_t attention_forward_workspace(const AttentionShape& shape);
 size_t attention_backward_workspace(const AttentionShape& shape);
 
 void rope(Stream stream, const Rope& arguments);
@@ -58,6 +59,7 @@ void cross_entropy(Stream stream, const CrossEntropy& arguments);
 void global_norm(Stream stream, const GlobalNorm& arguments);
 size_t global_norm_workspace(int64_t total_count, int num_segments);
 void adamw(Stream stream, const AdamW& arguments);
+size_t adamw_workspace(int num_segments);
 
 void add(Stream stream, const Add& arguments);
 void cast(Stream stream, const Cast& arguments);

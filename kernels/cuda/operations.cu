@@ -7,8 +7,10 @@ const Operations& table() {
   static constexpr Operations operations = {
       .name = kDeviceName,
       .matmul = matmul,
+      .column_sum = column_sum,
       .attention_forward = attention_forward,
       .attention_backward = attention_backward,
+      .attention_forward_workspace = attention_forward_workspace,
       .attention_backward_workspace = attention_backward_workspace,
       .rope = rope,
       .norm_forward = norm_forward,

@@ -27,29 +27,32 @@ Variable cached_or_self_attention(Graph& graph, const Variable& qkv, const Atten
   scatter(q_width + kv_width, store.v);
 
   Variable out = graph.result(graph.runtime().transient({tokens, q_width}, x.dtype()));
-  graph.ops().attention_forward(graph.stream(),
-                                {.shape = {.num_sequences = batch.sequences.count,
-                                           .cu_seqlens_q = batch.sequences.cu_seqlens.as<int32_t>(),
-                                           .cu_seqlens_k = batch.cache.starts.as<int32_t>(),
-                                           .seqused_k = batch.cache.used.as<int32_t>(),
-                                           .total_q = tokens,
-                                           .total_k = store.k.rows(),
-                                           .max_seqlen_q = batch.sequences.max_length,
-                                           .max_seqlen_k = batch.cache.max_used,
-                                           .num_heads = config.num_heads,
-                                           .num_kv_heads = config.num_kv_heads,
-                                           .head_dim = config.head_dim,
-                                           .scale = config.scale,
-                                           .causal = config.causal,
-                                           .window = config.window,
-                                           .dtype = x.dtype()},
-                                 .q = x.data(),
-                                 .k = store.k.data(),
-                                 .v = store.v.data(),
-                                 .q_stride = stride,
-                                 .k_stride = kv_width,
-                                 .v_stride = kv_width,
-                                 .out = out.tensor().data()});
+  const kernels::AttentionShape shape{.num_sequences = batch.sequences.count,
+                                      .cu_seqlens_q = batch.sequences.cu_seqlens.as<int32_t>(),
+                                      .cu_seqlens_k = batch.cache.starts.as<int32_t>(),
+                                      .seqused_k = batch.cache.used.as<int32_t>(),
+                                      .total_q = tokens,
+                                      .total_k = store.k.rows(),
+                                      .max_seqlen_q = batch.sequences.max_length,
+                                      .max_seqlen_k = batch.cache.max_used,
+                                      .num_heads = config.num_heads,
+                                      .num_kv_heads = config.num_kv_heads,
+                                      .head_dim = config.head_dim,
+                                      .scale = config.scale,
+                                      .causal = config.causal,
+                                      .window = config.window,
+                                      .dtype = x.dtype()};
+  const Tensor workspace =
+      graph.runtime().workspace(graph.ops().attention_forward_workspace(shape));
+  graph.ops().attention_forward(graph.stream(), {.shape = shape,
+                                                 .q = x.data(),
+                                                 .k = store.k.data(),
+                                                 .v = store.v.data(),
+                                                 .q_stride = stride,
+                                                 .k_stride = kv_width,
+                                                 .v_stride = kv_width,
+                                                 .out = out.tensor().data(),
+                                                 .workspace = workspace.data()});
   return out;
 }
 

@@ -138,6 +138,8 @@ class Device {
   }
 
   AttentionOutputs forward() {
+    const DeviceArray workspace(stream_, DType::u8,
+                                static_cast<int64_t>(ops_.attention_forward_workspace(shape_)));
     ops_.attention_forward(stream_, {.shape = shape_,
                                      .q = at(inputs_[0], 0),
                                      .k = at(inputs_[1], 1),
@@ -146,7 +148,8 @@ class Device {
                                      .k_stride = slices_[1].stride,
                                      .v_stride = slices_[2].stride,
                                      .out = out_->data(),
-                                     .lse = lse_->as<float>()});
+                                     .lse = lse_->as<float>(),
+                                     .workspace = workspace.data()});
     return {out_->values(), lse_->values()};
   }
 

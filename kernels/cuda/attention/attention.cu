@@ -1,8 +1,10 @@
 // Attention on GPUs: checks, and which kernels do the work. Here is the place to choose further
 // ones by device and shape.
 //   forward.h    all shapes
+//   decode.h     few queries, more than a few keys
 //   backward.h   all shapes
 #include "kernels/cuda/attention/backward.h"
+#include "kernels/cuda/attention/decode.h"
 #include "kernels/cuda/attention/forward.h"
 #include "kernels/cuda/cuda.h"
 
@@ -21,17 +23,40 @@ void check_shape(const AttentionShape& shape) {
           "attention: dropout_p is not within [0, 1)");
 }
 
+// Is this work for the kernel that cuts keys into chunks? Not where a block would have too little.
+bool is_decode(const AttentionShape& shape) {
+  return shape.max_seqlen_q <= 4 && shape.max_seqlen_k > 128 && shape.distance_count == 0 &&
+         shape.dropout_p == 0.0f && shape.scale > 0.0f;
+}
+
+struct DecodeCounts {
+  int chunks, rows;
+  explicit DecodeCounts(const AttentionShape& shape)
+      : chunks(ceil_div(shape.max_seqlen_k, kDecodeChunk)),
+        rows(shape.max_seqlen_q * (shape.num_heads / shape.num_kv_heads)) {}
+};
+
 template <typename T>
 void forward_of(const Stream& stream, const AttentionForward& arguments) {
   const AttentionShape& shape = arguments.shape;
   const int dim = shape.head_dim;
-  forward(stream,
-          {.problem = problem_of(shape),
-           .q = heads_of<T>(arguments.q, arguments.q_stride, dim),
-           .k = heads_of<T>(arguments.k, arguments.k_stride, dim),
-           .v = heads_of<T>(arguments.v, arguments.v_stride, dim),
-           .out = heads_of<T>(arguments.out, int64_t{shape.num_heads} * dim, dim),
-           .lse = arguments.lse});
+  const ForwardArguments<T> of_device{
+      .problem = problem_of(shape),
+      .q = heads_of<T>(arguments.q, arguments.q_stride, dim),
+      .k = heads_of<T>(arguments.k, arguments.k_stride, dim),
+      .v = heads_of<T>(arguments.v, arguments.v_stride, dim),
+      .out = heads_of<T>(arguments.out, int64_t{shape.num_heads} * dim, dim),
+      .lse = arguments.lse,
+      .slots = 0};
+  if (is_decode(shape)) {
+    const DecodeCounts counts(shape);
+    decode(stream, DecodeArguments<T>{.forward = of_device,
+                                      .parts = static_cast<float*>(arguments.workspace),
+                                      .chunks = counts.chunks,
+                                      .rows = counts.rows});
+  } else {
+    forward(stream, of_device);
+  }
 }
 
 // What a backward keeps between its kernels.
@@ -67,9 +92,21 @@ void backward_of(const Stream& stream, const AttentionBackward& arguments) {
 }  // namespace
 }  // namespace attention
 
+size_t attention_forward_workspace(const AttentionShape& shape) {
+  using namespace attention;
+  if (!is_decode(shape)) return 0;
+  const DecodeCounts counts(shape);
+  if (counts.chunks == 1) return 0;
+  return static_cast<size_t>(shape.num_sequences) * static_cast<size_t>(shape.num_kv_heads) *
+         static_cast<size_t>(counts.chunks) * static_cast<size_t>(counts.rows) *
+         static_cast<size_t>(shape.head_dim + 2) * sizeof(float);
+}
+
 void attention_forward(Stream stream, const AttentionForward& arguments) {
   using namespace attention;
   check_shape(arguments.shape);
+  require(arguments.workspace || attention_forward_workspace(arguments.shape) == 0,
+          "attention_forward needs a workspace");
   if (arguments.shape.total_q == 0 || arguments.shape.num_sequences == 0) return;
   if (arguments.shape.dtype == DType::f32) {
     forward_of<float>(stream, arguments);

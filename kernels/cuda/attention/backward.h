@@ -10,8 +10,8 @@
 //
 // Floor: the scores and dP are computed in both kernels, so 7 products of 2 · (visible pairs) ·
 // head_dim FLOPs per head instead of the 5 of a backward that adds dq with atomics.
-// keys above head_dim 128: dk and dv do not fit into registers together, so it goes over the queries
-// twice (8 products). Two buffers for what is streamed, where 99 KB of shared memory allow.
+// keys above head_dim 128: dk and dv do not fit into registers together, so it goes over the
+// queries twice (8 products). Two buffers for what is streamed, where 99 KB of shared memory allow.
 #pragma once
 
 #include <type_traits>
@@ -36,7 +36,11 @@ struct BackwardArguments {
 template <typename T, int kDim, bool kExtras>
 struct BackwardTiles {
   static constexpr int kWarps = 4, kRows = 16 * kWarps, kStages = kDim <= 128 ? 2 : 1;
-  static constexpr int kColumns = kDim < 128 || (kDim == 128 && !kExtras) ? 64 : 32;
+  // The most that need no more than 255 registers.
+  static constexpr int kColumns = (kDim < 128    ? 64
+                                   : kDim == 128 ? 32
+                                                 : 16) *
+                                  (kExtras || kDim < 128 ? 1 : 2);
   static constexpr int kPasses = kDim <= 128 ? 1 : 2;  // of the keys kernel
 };
 template <int kDim, bool kExtras>
@@ -117,8 +121,8 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// compute(i, stage) for i in [0, count), on what load(i, stage) has brought; with two stages the next
-// one is on its way meanwhile.
+// compute(i, stage) for i in [0, count), on what load(i, stage) has brought; with two stages the
+// next one is on its way meanwhile.
 template <int kStages, typename Load, typename Compute>
 ENGINE_DEVICE void stream_tiles(int count, const Load& load, const Compute& compute) {
   if (count > 0) load(0, 0);
@@ -180,7 +184,7 @@ ENGINE_DEVICE float usable_lse(float lse) {
 // --- dk, dv ------------------------------------------------------------------------------------
 
 template <typename T, int kDim, bool kExtras>
-__global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32)
+__global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 1)
     attention_backward_keys_kernel(const BackwardArguments<T> arguments) {
   using Tiles = BackwardTiles<T, kDim, kExtras>;
   using Tile = BackwardShared<T, kDim, kExtras>;
@@ -202,8 +206,10 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32)
   // Queries that see some of the keys, and those that see all.
   Range some = {0, 0}, all = {0, 0};
   if (keys > 0) {
-    const Range first = visible_queries(problem, sequence, first_key);
-    const Range last = visible_queries(problem, sequence, first_key + keys - 1);
+    const Range first =
+        visible_queries(problem, sequence.num_queries, sequence.offset(), first_key);
+    const Range last =
+        visible_queries(problem, sequence.num_queries, sequence.offset(), first_key + keys - 1);
     some = {first.begin, last.end};
     all = {last.begin, first.end};
   }
@@ -254,7 +260,10 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32)
       const Place place = {first_key + warp_row, query};
       if constexpr (kExtras) scale_and_bias<false>(s, problem, head, sequence.offset(), place);
       if (query < all.begin || query + kColumns > all.end) {
-        mask_scores(s, place, [&](int key) { return visible_queries(problem, sequence, key); });
+        mask_scores(s, place.row, [&](int key) {
+          return visible_queries(problem, sequence.num_queries - query, sequence.offset() + query,
+                                 key);
+        });
       }
       clear(d_p);
       if constexpr (with_d_k) multiply_by_rows<kDim>(d_p, shared.row1, warp_row, d_out_tile);
@@ -313,7 +322,7 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32)
 // --- dq ----------------------------------------------------------------------------------------
 
 template <typename T, int kDim, bool kExtras>
-__global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32)
+__global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 1)
     attention_backward_queries_kernel(const BackwardArguments<T> arguments) {
   using Tiles = BackwardTiles<T, kDim, kExtras>;
   using Tile = BackwardShared<T, kDim, kExtras>;
@@ -331,9 +340,9 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32)
   const int kv_head = head / problem.group, dim = problem.head_dim;
   const int thread = static_cast<int>(threadIdx.x), warp_row = warp_index() * 16;
 
-  const Range first = visible_keys(problem, sequence, first_query + sequence.offset());
+  const Range first = visible_keys(problem, sequence.num_keys, first_query + sequence.offset());
   const Range last =
-      visible_keys(problem, sequence, first_query + queries - 1 + sequence.offset());
+      visible_keys(problem, sequence.num_keys, first_query + queries - 1 + sequence.offset());
   const int begin = first.begin / kColumns * kColumns;
   const int tiles = begin < last.end ? ceil_div(last.end - begin, kColumns) : 0;
   const Range all = {last.begin, first.end};
@@ -362,14 +371,12 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32)
     const int key = begin + i * kColumns;
     const int64_t key_token = sequence.first_key + key;
     const int keys = sequence.num_keys - key;
-    load_rows<T, kDim, kColumns, kThreads>(shared.column0 + stage * Tile::kColumnTile, thread, dim,
-                                           arguments.k.aligned,
-                                           arguments.k.at(key_token, kv_head, dim),
-                                           arguments.k.stride, keys);
-    load_rows<T, kDim, kColumns, kThreads>(shared.column1 + stage * Tile::kColumnTile, thread, dim,
-                                           arguments.v.aligned,
-                                           arguments.v.at(key_token, kv_head, dim),
-                                           arguments.v.stride, keys);
+    load_rows<T, kDim, kColumns, kThreads>(
+        shared.column0 + stage * Tile::kColumnTile, thread, dim, arguments.k.aligned,
+        arguments.k.at(key_token, kv_head, dim), arguments.k.stride, keys);
+    load_rows<T, kDim, kColumns, kThreads>(
+        shared.column1 + stage * Tile::kColumnTile, thread, dim, arguments.v.aligned,
+        arguments.v.at(key_token, kv_head, dim), arguments.v.stride, keys);
   };
 
   float d_q[1][kDim / 8][4];
@@ -384,16 +391,15 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32)
     const Place place = {first_query + warp_row, key};
     if constexpr (kExtras) scale_and_bias<true>(s, problem, head, sequence.offset(), place);
     if (key < all.begin || key + kColumns > all.end) {
-      mask_scores(s, place, [&](int query) {
-        return visible_keys(problem, sequence, query + sequence.offset());
+      mask_scores(s, place.row + sequence.offset() - key, [&](int position) {
+        return visible_keys(problem, sequence.num_keys - key, position);
       });
     }
     clear(d_p);
     multiply_by_rows<kDim>(d_p, shared.row1, warp_row, v_tile);
     probabilities_and_gradient<T, kExtras, true>(
-        s, d_p, problem,
-        dropout_row(problem, head, sequence.first_query + first_query + warp_row), key,
-        [&](int, float(&l)[4], float(&d)[4]) {
+        s, d_p, problem, dropout_row(problem, head, sequence.first_query + first_query + warp_row),
+        key, [&](int, float(&l)[4], float(&d)[4]) {
 #pragma unroll
           for (int q = 0; q < 4; ++q) {
             l[q] = lse[q >> 1];

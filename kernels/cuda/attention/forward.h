@@ -29,7 +29,7 @@ template <typename T, int kDim, bool kExtras>
 struct ForwardTiles {
   static constexpr int kWarps = 4, MT = kDim <= 128 ? 2 : 1;
   // 64 where that needs no more than 255 registers.
-  static constexpr int kColumns = kExtras && kDim >= 96 ? 32 : kDim == 128 ? 48 : 64;
+  static constexpr int kColumns = kExtras && kDim >= 96 ? 32 : 64;
 };
 template <int kDim, bool kExtras>
 struct ForwardTiles<float, kDim, kExtras> {
@@ -80,10 +80,13 @@ struct OnlineSoftmax {
           }
         }
         sum[m][half] = total;
+        // Maxima grow rarely once a row has seen some keys.
+        if (ballot(rescale != 1.0f) != 0) {
 #pragma unroll
-        for (int n = 0; n < OT; ++n) {
-          o[m][n][2 * half] *= rescale;
-          o[m][n][2 * half + 1] *= rescale;
+          for (int n = 0; n < OT; ++n) {
+            o[m][n][2 * half] *= rescale;
+            o[m][n][2 * half + 1] *= rescale;
+          }
         }
       }
     }
@@ -100,7 +103,7 @@ struct OnlineSoftmax {
 
 // kExtras: bias, dropout, and a scale that is not positive. fp32 kernels always have them.
 template <typename T, int kDim, bool kExtras>
-__global__ void __launch_bounds__(ForwardTiles<T, kDim, kExtras>::kWarps * 32)
+__global__ void __launch_bounds__(ForwardTiles<T, kDim, kExtras>::kWarps * 32, 1)
     attention_forward_kernel(const ForwardArguments<T> arguments) {
   using Tiles = ForwardTiles<T, kDim, kExtras>;
   constexpr int MT = Tiles::MT, NT = Tiles::kColumns / 8, kColumns = Tiles::kColumns;
@@ -120,14 +123,14 @@ __global__ void __launch_bounds__(ForwardTiles<T, kDim, kExtras>::kWarps * 32)
   const Shared<T> q_tile = memory.take<T>(tile_size<T, kDim>(kRows), 128);
   const Shared<T> k_tile = memory.take<T>(tile_size<T, kDim>(kColumns), 128);
   const Shared<T> v_tile = memory.take<T>(tile_size<T, kDim>(kColumns), 128);
-  const Shared<float> weights =
-      memory.take<float>(weights_size<T>(Tiles::kWarps, kColumns)) +
-      warp_index() * weights_size<T>(1, kColumns);
+  const Shared<float> weights = memory.take<float>(weights_size<T>(Tiles::kWarps, kColumns)) +
+                                warp_index() * weights_size<T>(1, kColumns);
 
   // Keys that some of the queries see, and those that all of them see.
-  const Range first_sees = visible_keys(problem, sequence, first_query + sequence.offset());
+  const Range first_sees =
+      visible_keys(problem, sequence.num_keys, first_query + sequence.offset());
   const Range last_sees =
-      visible_keys(problem, sequence, first_query + queries - 1 + sequence.offset());
+      visible_keys(problem, sequence.num_keys, first_query + queries - 1 + sequence.offset());
   const int begin = first_sees.begin / kColumns * kColumns, end = last_sees.end;
   const Range all_see = {last_sees.begin, first_sees.end};
 
@@ -165,8 +168,8 @@ __global__ void __launch_bounds__(ForwardTiles<T, kDim, kExtras>::kWarps * 32)
     const Place place = {first_query + warp_row, key};
     if constexpr (kExtras) scale_and_bias<true>(s, problem, head, sequence.offset(), place);
     if (key < all_see.begin || key + kColumns > all_see.end) {
-      mask_scores(s, place, [&](int query) {
-        return visible_keys(problem, sequence, query + sequence.offset());
+      mask_scores(s, place.row + sequence.offset() - key, [&](int position) {
+        return visible_keys(problem, sequence.num_keys - key, position);
       });
     }
     softmax.add(s, out, log2_factor);

@@ -3,8 +3,8 @@
 // Work is cut by sequence: a block takes `rows` consecutive queries (or keys) of one sequence and
 // one head. The host does not know the lengths, so the blocks of a launch are numbered by slots:
 // sequence s owns the slots from cu_seqlens[s] / rows + s on, which is room for all of its tiles
-// and at most one too many; total / rows + num_sequences slots are enough for any batch. Tiles begin
-// at multiples of their size from the start of each sequence: what a sequence is packed with
+// and at most one too many; total / rows + num_sequences slots are enough for any batch. Tiles
+// begin at multiples of their size from the start of each sequence: what a sequence is packed with
 // changes no bit of it.
 #pragma once
 
@@ -41,7 +41,7 @@ inline Problem problem_of(const AttentionShape& shape) {
           .total_q = shape.total_q,
           .scale = shape.scale,
           .causal = shape.causal,
-          .window = shape.window,
+          .window = shape.window < 1 << 30 ? shape.window : 1 << 30,  // no overflow below
           .distance_bias = shape.distance_count > 0 ? shape.distance_bias : nullptr,
           .distance_count = shape.distance_count,
           .distance_offset = shape.distance_offset,
@@ -127,21 +127,19 @@ ENGINE_DEVICE int larger(int a, int b) {
   return a > b ? a : b;
 }
 
-// The keys that the query at `position` sees; never begin > end.
-ENGINE_DEVICE Range visible_keys(const Problem& problem, const Sequence& sequence, int position) {
-  const int end =
-      larger(0, problem.causal ? smaller(sequence.num_keys, position + 1) : sequence.num_keys);
+// The keys that the query at `position` sees, of num_keys; never begin > end. Positions and keys
+// may both be counted from any key.
+ENGINE_DEVICE Range visible_keys(const Problem& problem, int num_keys, int position) {
+  const int end = larger(0, problem.causal ? smaller(num_keys, position + 1) : num_keys);
   const int begin = problem.window > 0 ? larger(0, position - problem.window + 1) : 0;
   return {smaller(begin, end), end};
 }
-// The queries that see the key j, which is in use.
-ENGINE_DEVICE Range visible_queries(const Problem& problem, const Sequence& sequence, int j) {
-  const int begin = problem.causal ? larger(0, j - sequence.offset()) : 0;
-  // j > p - window, so p < j + window; windows may be as large as an int
-  const int64_t limit = int64_t{j} + problem.window - sequence.offset();
-  int end = sequence.num_queries;
-  if (problem.window > 0 && limit < end) end = static_cast<int>(limit);
-  end = larger(0, end);
+// The queries that see the key j, of num_queries, of which query 0 is at position `offset`.
+ENGINE_DEVICE Range visible_queries(const Problem& problem, int num_queries, int offset, int j) {
+  const int begin = problem.causal ? larger(0, j - offset) : 0;
+  // j > p - window, so p < j + window
+  const int end = larger(
+      0, problem.window > 0 ? smaller(num_queries, j - offset + problem.window) : num_queries);
   return {smaller(begin, end), end};
 }
 

@@ -1,7 +1,7 @@
 // Between the two products of a tile: scale, bias, mask, softmax weights, dropout.
 //
-// Fragments as in tile.h. `by_query` says how scores lie: rows are queries and columns keys (forward,
-// dq), or the other way round (dk and dv).
+// Fragments as in tile.h. `by_query` says how scores lie: rows are queries and columns keys
+// (forward, dq), or the other way round (dk and dv).
 #pragma once
 
 #include "kernels/api/dropout.h"
@@ -15,17 +15,16 @@ struct Place {
   int row, column;
 };
 
-// Scores outside visible(row) become -inf. (The ranges are found anew for every tile that needs them:
-// kept, they would take registers in all.)
+// Scores outside visible(row) become -inf; columns are counted from the tile's first. (So the
+// ranges change from tile to tile: the compiler cannot keep them in registers, which are scarce.)
 template <int MT, int NT, typename Visible>
-ENGINE_DEVICE void mask_scores(float (&s)[MT][NT][4], Place place, const Visible& visible) {
-  const int g = lane_index() / 4;
-  const int column = place.column + 2 * (lane_index() % 4);
+ENGINE_DEVICE void mask_scores(float (&s)[MT][NT][4], int first_row, const Visible& visible) {
+  const int g = lane_index() / 4, column = 2 * (lane_index() % 4);
 #pragma unroll
   for (int m = 0; m < MT; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const Range range = visible(place.row + 16 * m + 8 * half + g);
+      const Range range = visible(first_row + 16 * m + 8 * half + g);
 #pragma unroll
       for (int n = 0; n < NT; ++n) {
 #pragma unroll
@@ -37,8 +36,8 @@ ENGINE_DEVICE void mask_scores(float (&s)[MT][NT][4], Place place, const Visible
   }
 }
 
-// Scores in units of the natural logarithm: scale · s + bias. Keys and queries that do not exist may
-// have distances outside of the table.
+// Scores in units of the natural logarithm: scale · s + bias. Keys and queries that do not exist
+// may have distances outside of the table.
 template <bool by_query, int MT, int NT>
 ENGINE_DEVICE void scale_and_bias(float (&s)[MT][NT][4], const Problem& problem, int head,
                                   int offset, Place place) {

@@ -1,7 +1,7 @@
 // Tiles in shared memory, and the two matrix products of attention between them and registers.
 //
-// A tile is rows (queries or keys) by kDim columns (head_dim rounded up; zeros beyond). A warp works
-// on 16 MT rows; its accumulators are fragments C[MT][NT][4] of mma.m16n8k16 (device/mma.h):
+// A tile is rows (queries or keys) by kDim columns (head_dim rounded up; zeros beyond). A warp
+// works on 16 MT rows; its accumulators are fragments C[MT][NT][4] of mma.m16n8k16 (device/mma.h):
 //   C[m][n][q]: row 16 m + g + 8 (q >> 1), column 8 n + 2 t + (q & 1);  g = lane / 4, t = lane % 4
 //
 //   multiply_by_rows:     C += A · Bᵀ   A, B tiles: scores of queries and keys
@@ -9,11 +9,11 @@
 //
 // bf16: tensor cores; 16-byte chunks are swizzled so that the 8 rows of an ldmatrix matrix lie in
 // different banks, and W becomes an A fragment without leaving the registers. Every B fragment is
-// used for MT products: with MT = 1 reading shared memory (4 cycles per ldmatrix.x4) takes as long as
-// the two products it feeds on an A100, with MT = 2 half of that.
-// fp32: multiply-adds; the same fragments, so that everything around them is the same code. Rows are
-// kDim + 4 long, which keeps the 16-byte reads of a warp in different banks; W goes through shared
-// memory. 16 multiply-adds or more per 16-byte read.
+// used for MT products: with MT = 1 reading shared memory (4 cycles per ldmatrix.x4) takes as long
+// as the two products it feeds on an A100, with MT = 2 half of that. fp32: multiply-adds; the same
+// fragments, so that everything around them is the same code. Rows are kDim + 4 long, which keeps
+// the 16-byte reads of a warp in different banks; W goes through shared memory. 16 multiply-adds or
+// more per 16-byte read.
 #pragma once
 
 #include "kernels/cuda/device/cp_async.h"
@@ -33,8 +33,8 @@ struct Layout<BFloat16, kDim> {
   static ENGINE_DEVICE int offset(int row, int chunk) {
     return row * kStride + ((chunk ^ swizzle(row)) * kChunk);
   }
-  // The same for chunk = even + odd, even known to the compiler and odd 0 or 1: the parts of the sum
-  // that lanes differ in take few values, so that unrolled loops keep few addresses.
+  // The same for chunk = even + odd, even known to the compiler and odd 0 or 1: the parts of the
+  // sum that lanes differ in take few values, so that unrolled loops keep few addresses.
   static ENGINE_DEVICE int offset(int row, int even, int odd) {
     constexpr int kMask = kDim % 64 == 0 ? 7 : 3;
     return row * kStride + ((odd ^ swizzle(row)) ^ (even & kMask)) * kChunk +
@@ -99,19 +99,18 @@ ENGINE_DEVICE void multiply_by_rows(float (&c)[MT][NT][4], Shared<BFloat16> a, i
                                     Shared<BFloat16> b) {
   using L = Layout<BFloat16, kDim>;
   const int lane = lane_index();
-#pragma unroll(kDim < 128 ? kDim / 16 : 4)
+#pragma unroll(kDim < 128 ? kDim / 16 : kDim == 128 ? 4 : 2)
   for (int k = 0; k < kDim / 16; ++k) {
     uint32_t a_fragment[MT][4];
 #pragma unroll
     for (int m = 0; m < MT; ++m) {
-      load_matrix_x4(a_fragment[m],
-                     a + L::offset(a_row + 16 * m + (lane & 15), 2 * k, lane >> 4));
+      load_matrix_x4(a_fragment[m], a + L::offset(a_row + 16 * m + (lane & 15), 2 * k, lane >> 4));
     }
 #pragma unroll
     for (int n = 0; n < NT / 2; ++n) {
       uint32_t both[4];
-      load_matrix_x4(
-          both, b + L::offset(16 * n + (lane & 7) + 8 * (lane >> 4), 2 * k, (lane >> 3) & 1));
+      load_matrix_x4(both,
+                     b + L::offset(16 * n + (lane & 7) + 8 * (lane >> 4), 2 * k, (lane >> 3) & 1));
       const uint32_t low[2] = {both[0], both[1]}, high[2] = {both[2], both[3]};
 #pragma unroll
       for (int m = 0; m < MT; ++m) {
