@@ -1,5 +1,7 @@
 #include "engine/optim/adamw.h"
 
+#include <algorithm>
+
 #include "engine/optim/decay_groups.h"
 
 namespace engine {
@@ -22,8 +24,9 @@ AdamW::AdamW(Runtime& runtime, ParameterSet& parameters, const OptimizerConfig& 
          .weight_decay = decayed ? static_cast<float>(config.weight_decay) : 0.0f});
   }
   norm_ = runtime.persistent({2}, DType::f32, MemoryCategory::optimizer);
-  const size_t bytes =
-      runtime.ops().global_norm_workspace(total, static_cast<int>(segments_.size()));
+  const int num_segments = static_cast<int>(segments_.size());
+  const size_t bytes = std::max(runtime.ops().global_norm_workspace(total, num_segments),
+                                runtime.ops().adamw_workspace(num_segments));
   workspace_ =
       runtime.persistent({static_cast<int64_t>(bytes)}, DType::u8, MemoryCategory::workspace);
 }
@@ -48,7 +51,8 @@ void AdamW::step(double lr) {
                                            .eps = config_.eps,
                                            .step = steps_,
                                            .grad_scale = norm_.as<float>() + 1,
-                                           .zero_grad = true});
+                                           .zero_grad = true,
+                                           .workspace = workspace_.data()});
 }
 
 void AdamW::discard_gradients() {

@@ -34,7 +34,7 @@ class AdamW {
   OptimizerConfig config_;
   std::vector<kernels::TensorSegment> segments_;
   Tensor norm_;       // [2] norm, clip coefficient
-  Tensor workspace_;  // of the norm
+  Tensor workspace_;  // of the norm, then of the update
   int64_t steps_ = 0, decayed_ = 0, exempt_ = 0;
 };
 

@@ -39,7 +39,8 @@ struct AdamW {
   double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8;  // 1 - β2 of an fp32 β2 is off by 1e-5
   int64_t step = 1;                                       // t, after counting this step
   const float* grad_scale = nullptr;                      // device: clip coefficient; null = 1
-  bool zero_grad = true;  // leave the gradients zeroed for the next step
+  bool zero_grad = true;      // leave the gradients zeroed for the next step
+  void* workspace = nullptr;  // adamw_workspace bytes
 };
 
 }  // namespace engine::kernels

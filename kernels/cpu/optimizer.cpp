@@ -109,6 +109,10 @@ void global_norm(Stream, const GlobalNorm& p) {
   p.out[1] = p.max_norm <= 0 || coefficient >= 1.0 ? 1.0f : static_cast<float>(coefficient);
 }
 
+size_t adamw_workspace(int) {
+  return 0;
+}
+
 void adamw(Stream, const AdamW& p) {
   require(p.step >= 1, "adamw: steps count from 1");
   const double correction1 = 1.0 - std::pow(p.beta1, p.step);
