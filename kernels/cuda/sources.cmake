@@ -11,6 +11,7 @@ set(ENGINE_GPU_KERNELS
   column_sum.cu
   attention/steps.cu
   cross_entropy.cu
+  dropout.cu
   elementwise.cu
   embedding.cu
   matmul.cu
@@ -19,7 +20,8 @@ set(ENGINE_GPU_KERNELS
   norm.cu
   operations.cu
   optimizer.cu
-  rope.cu)
+  rope.cu
+  rows.cu)
 
 # Kernels that only Hopper runs (wgmma, TMA): compiled for sm_90a alone.
 set(ENGINE_HOPPER_KERNELS
