@@ -4,6 +4,7 @@ set(ENGINE_GPU_KERNELS
   activation.cu
   attention/attention.cu
   attention/backward_bf16.cu
+  attention/backward_bias.cu
   attention/backward_fp32.cu
   attention/decode.cu
   attention/forward_bf16.cu

@@ -2,8 +2,9 @@
 // ones by device and shape.
 //   forward.h    all shapes
 //   decode.h     few queries, more than a few keys
-//   backward.h   all shapes
+//   backward.h   all shapes; backward_bias.h: the gradient of distance_bias
 #include "kernels/cuda/attention/backward.h"
+#include "kernels/cuda/attention/backward_bias.h"
 #include "kernels/cuda/attention/decode.h"
 #include "kernels/cuda/attention/forward.h"
 #include "kernels/cuda/cuda.h"
@@ -61,12 +62,19 @@ void forward_of(const Stream& stream, const AttentionForward& arguments) {
 
 // What a backward keeps between its kernels.
 struct BackwardWorkspace {
-  float* row_sums;  // [num_heads, total_q]
+  float* row_sums;   // [num_heads, total_q]
+  float* bias_sums;  // backward_bias.h
   size_t bytes;
 
-  BackwardWorkspace(const AttentionShape& shape, void* data)
-      : row_sums(static_cast<float*>(data)),
-        bytes(static_cast<size_t>(shape.num_heads * shape.total_q) * sizeof(float)) {}
+  BackwardWorkspace(const AttentionShape& shape, void* data) : row_sums(static_cast<float*>(data)) {
+    const int64_t rows = shape.num_heads * shape.total_q;
+    bias_sums = row_sums + rows;
+    bytes = static_cast<size_t>(rows) * sizeof(float);
+    if (shape.distance_count > 0) {
+      const Problem problem = problem_of(shape);
+      bytes += BiasBands(problem, bias_tile_rows(shape.dtype, shape.head_dim)).bytes(problem);
+    }
+  }
 };
 
 template <typename T>
@@ -75,18 +83,23 @@ void backward_of(const Stream& stream, const AttentionBackward& arguments) {
   const int dim = shape.head_dim;
   const int64_t dense = int64_t{shape.num_heads} * dim;
   const BackwardWorkspace workspace(shape, arguments.workspace);
-  backward(stream, {.problem = problem_of(shape),
-                    .q = heads_of<T>(arguments.q, arguments.q_stride, dim),
-                    .k = heads_of<T>(arguments.k, arguments.k_stride, dim),
-                    .v = heads_of<T>(arguments.v, arguments.v_stride, dim),
-                    .out = heads_of<T>(arguments.out, dense, dim),
-                    .d_out = heads_of<T>(arguments.d_out, dense, dim),
-                    .d_q = heads_of<T>(arguments.d_q, arguments.d_q_stride, dim),
-                    .d_k = heads_of<T>(arguments.d_k, arguments.d_k_stride, dim),
-                    .d_v = heads_of<T>(arguments.d_v, arguments.d_v_stride, dim),
-                    .lse = arguments.lse,
-                    .row_sums = workspace.row_sums,
-                    .total_k = shape.total_k});
+  const BackwardArguments<T> of_device{.problem = problem_of(shape),
+                                       .q = heads_of<T>(arguments.q, arguments.q_stride, dim),
+                                       .k = heads_of<T>(arguments.k, arguments.k_stride, dim),
+                                       .v = heads_of<T>(arguments.v, arguments.v_stride, dim),
+                                       .out = heads_of<T>(arguments.out, dense, dim),
+                                       .d_out = heads_of<T>(arguments.d_out, dense, dim),
+                                       .d_q = heads_of<T>(arguments.d_q, arguments.d_q_stride, dim),
+                                       .d_k = heads_of<T>(arguments.d_k, arguments.d_k_stride, dim),
+                                       .d_v = heads_of<T>(arguments.d_v, arguments.d_v_stride, dim),
+                                       .lse = arguments.lse,
+                                       .row_sums = workspace.row_sums,
+                                       .d_bias = arguments.d_distance_bias,
+                                       .bias_sums = workspace.bias_sums,
+                                       .total_k = shape.total_k,
+                                       .slots = 0};
+  backward(stream, of_device);
+  if (arguments.d_distance_bias && shape.distance_count > 0) bias_gradient(stream, of_device);
 }
 
 }  // namespace

@@ -28,6 +28,8 @@ struct BackwardArguments {
   Heads<T> q, k, v, out, d_out, d_q, d_k, d_v;
   const float* lse;
   float* row_sums;  // D; [num_heads, total_q], as lse
+  float* d_bias;    // or null
+  float* bias_sums;
   int64_t total_k;
   int slots;
 };
@@ -46,7 +48,7 @@ struct BackwardTiles {
 template <int kDim, bool kExtras>
 struct BackwardTiles<float, kDim, kExtras> {
   static constexpr int kWarps = kDim <= 64 ? 4 : 2, kRows = 16 * kWarps;
-  static constexpr int kColumns = kDim <= 128 ? 32 : 16, kStages = 1;
+  static constexpr int kColumns = kDim <= 128 ? 32 : 8, kStages = 1;
   static constexpr int kPasses = kDim <= 128 ? 1 : 2;
 };
 
@@ -69,6 +71,10 @@ struct BackwardShared {
     row_sums = memory.take<float>(Tiles::kStages * Tiles::kColumns);
     weights = memory.take<float>(weights_size<T>(Tiles::kWarps, Tiles::kColumns)) +
               warp_index() * weights_size<T>(1, Tiles::kColumns);
+  }
+  // What lies behind all that.
+  ENGINE_DEVICE Shared<float> end() const {
+    return weights + (Tiles::kWarps - warp_index()) * weights_size<T>(1, Tiles::kColumns);
   }
   static size_t bytes() {
     return SharedSize()
@@ -451,7 +457,8 @@ void launch_backward(const Stream& stream, BackwardArguments<T> arguments) {
          arguments);
 }
 
-// The instances for this head_dim and these options: backward_bf16.cu, backward_fp32.cu.
+// The instances for this head_dim and these options: backward_bf16.cu, backward_fp32.cu. First
+// row_sums, which the others read.
 void backward(const Stream& stream, const BackwardArguments<BFloat16>& arguments);
 void backward(const Stream& stream, const BackwardArguments<float>& arguments);
 
