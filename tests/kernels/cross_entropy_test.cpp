@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/simt/launch.h"
 #include "tests/kernels/reference/cross_entropy.h"
 #include "tests/kernels/support.h"
 
@@ -12,6 +13,16 @@ namespace {
 ENGINE_KERNEL_TEST_SUITE(CrossEntropyTest);
 
 constexpr DType kFloats[] = {DType::f32, DType::bf16};
+
+// The software GPU has the matrix products of Hopper, or those of all others.
+class ClaimedCapability {
+ public:
+  explicit ClaimedCapability(int capability) { simt::set_claimed_capability(capability); }
+  ~ClaimedCapability() { simt::set_claimed_capability(90); }
+  static std::vector<int> all(bool simulated) {
+    return simulated ? std::vector{80, 90} : std::vector{90};
+  }
+};
 
 double sum_of(const Values& values) {
   return std::accumulate(values.begin(), values.end(), 0.0);
@@ -179,9 +190,11 @@ Fused run_fused(Stream stream, const Case& c, const Values& hidden, const Values
 
 TEST_P(CrossEntropyTest, FusedWithTheHead) {
   Random random(3);
+  const std::vector<int> capabilities = ClaimedCapability::all(simulated());
   for (DType dtype : kFloats) {
-    for (const Case& shape : {Case{1, 3, 17, 0}, Case{17, 33, 65, 0}, Case{65, 48, 257, 7},
-                              Case{130, 64, 1500, 64}, Case{33, 17, 4500, 0}}) {
+    for (const Case& shape :
+         {Case{1, 3, 17, 0}, Case{17, 33, 65, 0}, Case{65, 48, 257, 7}, Case{130, 64, 1500, 64},
+          Case{150, 136, 300, 128}, Case{33, 17, 4500, 0}}) {
       Case c = shape;
       c.dtype = dtype;
       const Values hidden = random.normal(c.tokens * c.hidden_size, dtype);
@@ -198,7 +211,8 @@ TEST_P(CrossEntropyTest, FusedWithTheHead) {
         expected.d_weight[i] += before[i];
         twin.d_weight[i] = rounded(DType::f32, twin.d_weight[i] + before[i]);
       }
-      for (int parts = 0; parts < 4; ++parts) {
+      for (int parts = 0; parts < 4 * static_cast<int>(capabilities.size()); ++parts) {
+        const ClaimedCapability claimed(capabilities[parts / 4]);
         c.d_hidden = (parts & 1) != 0;
         c.d_weight = (parts & 2) != 0;
         SCOPED_TRACE(std::to_string(c.tokens) + "x" + std::to_string(c.hidden_size) + "x" +
@@ -274,7 +288,7 @@ TEST_P(CrossEntropyTest, LargeVocabularies) {
 // is computed is that of the targets alone, in their order.
 TEST_P(CrossEntropyTest, FewTargetsAmongManyTokens) {
   Random random(7);
-  const int64_t tokens = 20011, hidden_size = 8, vocab_size = 40;
+  const int64_t tokens = 20011, hidden_size = 64, vocab_size = 72;
   for (DType dtype : kFloats) {
     Values targets(static_cast<size_t>(tokens), kIgnoreIndex);
     Values hidden(static_cast<size_t>(tokens * hidden_size), NAN);
@@ -294,22 +308,25 @@ TEST_P(CrossEntropyTest, FewTargetsAmongManyTokens) {
     const auto count = static_cast<int64_t>(rows.size());
     for (int64_t chunk_rows : {int64_t{64}, int64_t{4096}}) {
       if (simulated() && chunk_rows == 64) continue;  // grids are for all tokens, on GPUs
-      const Case many{tokens, hidden_size, vocab_size, chunk_rows, true, true, dtype};
-      const Case few{count, hidden_size, vocab_size, chunk_rows, true, true, dtype};
-      const Fused actual = run_fused(stream(), many, hidden, weight, targets, before);
-      const Fused expected = run_fused(stream(), few, few_hidden, weight, few_targets, before);
-      EXPECT_EQ(actual.d_weight, expected.d_weight);
-      Values losses(static_cast<size_t>(tokens), 0.0), argmax(static_cast<size_t>(tokens), -1.0);
-      Values d_hidden(hidden.size(), 0.0);
-      for (int64_t i = 0; i < count; ++i) {
-        losses[rows[i]] = expected.losses[i];
-        argmax[rows[i]] = expected.argmax[i];
-        std::copy_n(expected.d_hidden.begin() + i * hidden_size, hidden_size,
-                    d_hidden.begin() + rows[i] * hidden_size);
+      for (int capability : ClaimedCapability::all(simulated())) {
+        const ClaimedCapability claimed(capability);
+        const Case many{tokens, hidden_size, vocab_size, chunk_rows, true, true, dtype};
+        const Case few{count, hidden_size, vocab_size, chunk_rows, true, true, dtype};
+        const Fused actual = run_fused(stream(), many, hidden, weight, targets, before);
+        const Fused expected = run_fused(stream(), few, few_hidden, weight, few_targets, before);
+        EXPECT_EQ(actual.d_weight, expected.d_weight);
+        Values losses(static_cast<size_t>(tokens), 0.0), argmax(static_cast<size_t>(tokens), -1.0);
+        Values d_hidden(hidden.size(), 0.0);
+        for (int64_t i = 0; i < count; ++i) {
+          losses[rows[i]] = expected.losses[i];
+          argmax[rows[i]] = expected.argmax[i];
+          std::copy_n(expected.d_hidden.begin() + i * hidden_size, hidden_size,
+                      d_hidden.begin() + rows[i] * hidden_size);
+        }
+        expect_equal(actual.losses, losses, "loss");
+        expect_equal(actual.argmax, argmax, "argmax");
+        expect_equal(actual.d_hidden, d_hidden, "d_hidden");
       }
-      expect_equal(actual.losses, losses, "loss");
-      expect_equal(actual.argmax, argmax, "argmax");
-      expect_equal(actual.d_hidden, d_hidden, "d_hidden");
     }
   }
 }

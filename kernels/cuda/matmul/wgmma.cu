@@ -76,7 +76,9 @@ struct Tiles {
         rank(cluster_rank()),
         cluster(cluster_size()),
         rows(ceil_div(sizes.m, kRows * cluster)),
-        columns(ceil_div(sizes.n, Columns)) {}
+        columns(ceil_div(sizes.n, Columns)) {
+    if (sizes.k == 0 && problem.accumulate && !problem.bias) rows = 0;  // D stays as it is
+  }
   ENGINE_DEVICE int first() const { return static_cast<int>(blockIdx.x) / cluster; }
   ENGINE_DEVICE int step() const { return static_cast<int>(gridDim.x) / cluster; }
   ENGINE_DEVICE int count() const { return rows * columns; }
