@@ -10,7 +10,8 @@
 namespace engine::kernels::simt {
 namespace {
 
-constexpr uint32_t kPoison = 0xffffffffu;
+// A signalling NaN: arithmetic with it gives other bits, so a register that was changed shows.
+constexpr uint32_t kPoison = 0xffbfffffu;
 
 struct WgmmaLane {
   float* d;
@@ -199,7 +200,9 @@ void compare_with_group(Warp& warp, const WgmmaLane& lane, const WgmmaShape& sha
 void issue_wgmma(float* d, const uint32_t* a_registers, uint64_t a, uint64_t b, bool accumulate,
                  const WgmmaShape& shape) {
   Thread& thread = self();
-  if (thread.block->num_threads % 128 != 0) fault("wgmma in a block of incomplete warpgroups");
+  if (thread.linear / 128 * 128 + 128 > thread.block->num_threads) {
+    fault("wgmma in a warpgroup of fewer than four warps");
+  }
   WgmmaLane mine{d, a, b, {}, accumulate};
   if (a_registers) std::memcpy(mine.a_registers, a_registers, sizeof mine.a_registers);
   std::memcpy(thread.warp->slots[thread.warp->parity][thread.lane], &mine, sizeof mine);
