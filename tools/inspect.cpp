@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "engine/core/file_io.h"
-#include "engine/train/memory_plan.h"
+#include "engine/step/memory_plan.h"
 #include "engine/train/report/flops.h"
 #include "models/describe.h"
 #include "models/registry.h"

@@ -5,7 +5,7 @@
 #include <deque>
 
 #include "engine/core/error.h"
-#include "engine/train/memory_plan.h"
+#include "engine/step/memory_plan.h"
 #include "models/registry.h"
 #include "weights/safetensors.h"
 

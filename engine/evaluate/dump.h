@@ -12,7 +12,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "engine/train/run_step.h"
+#include "engine/step/run_batch.h"
 
 namespace engine {
 

@@ -9,7 +9,10 @@
 #include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
-#include "engine/train/run_setup.h"
+#include "engine/data/batcher.h"
+#include "engine/data/text_encoder.h"
+#include "engine/step/memory_plan.h"
+#include "engine/step/policies.h"
 #include "models/load_model.h"
 #include "models/registry.h"
 

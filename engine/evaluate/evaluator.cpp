@@ -4,7 +4,7 @@
 #include <chrono>
 #include <set>
 
-#include "engine/train/run_step.h"
+#include "engine/step/run_batch.h"
 
 namespace engine {
 namespace {

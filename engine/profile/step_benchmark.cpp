@@ -7,6 +7,7 @@
 #include <random>
 
 #include "engine/core/device.h"
+#include "engine/optim/adamw.h"
 #include "engine/train/report/flops.h"
 
 namespace engine {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "engine/profile/timing.h"
-#include "engine/train/memory_plan.h"
+#include "engine/step/memory_plan.h"
 
 namespace engine {
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/train/run_step.h"
+#include "engine/step/run_batch.h"
 
 namespace engine {
 

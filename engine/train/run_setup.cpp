@@ -9,7 +9,9 @@
 #include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
+#include "engine/data/text_encoder.h"
 #include "engine/generate/settings.h"
+#include "engine/step/policies.h"
 #include "engine/train/signals.h"
 #include "models/registry.h"
 
@@ -176,46 +178,6 @@ void check_vocabulary(const Model& model, const Tokenizer& tokenizer, const std:
 }
 
 }  // namespace
-
-PrecisionPolicy precision_policy(const RunConfig& config) {
-  if (config.precision == Precision::fp32) return PrecisionPolicy::fp32();
-  return config.residual == ResidualPrecision::fp32 ? PrecisionPolicy::bf16_residual_fp32()
-                                                    : PrecisionPolicy::bf16();
-}
-
-RecomputePolicy recompute_policy(const RunConfig& config) {
-  switch (config.recompute) {
-    case Recompute::none:
-      return RecomputePolicy::none;
-    case Recompute::norms:
-      return RecomputePolicy::norms;
-    case Recompute::block:
-      return RecomputePolicy::block;
-  }
-  return RecomputePolicy::none;
-}
-
-TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer) {
-  TextEncoder encoder;
-  if (!tokenizer) {
-    encoder.identity = "none";
-    encoder.encode = [](std::string_view) -> std::vector<int32_t> {
-      throw Error(ExitCode::usage, "CFG-MISSING", "these rows are text, and there is no tokenizer")
-          .fix("set model.tokenizer to a directory with a tokenizer.json");
-    };
-    return encoder;
-  }
-  encoder.identity = fmt::format("{:016x}", tokenizer->fingerprint());
-  encoder.bos_id = tokenizer->bos_id().value_or(-1);
-  encoder.eos_id = tokenizer->eos_id().value_or(-1);
-  encoder.adds_bos = !tokenizer->prefix_ids().empty() && tokenizer->bos_id() &&
-                     tokenizer->prefix_ids().front() == *tokenizer->bos_id();
-  encoder.vocab_size = tokenizer->vocab_size();
-  encoder.encode = [tokenizer](std::string_view text) {
-    return tokenizer->encode(text, {.add_special_tokens = false});
-  };
-  return encoder;
-}
 
 RunSetup prepare_run(const TrainConfig& config) {
   RunSetup setup;

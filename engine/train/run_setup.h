@@ -9,7 +9,7 @@
 
 #include "engine/config/train_config.h"
 #include "engine/data/batcher.h"
-#include "engine/train/memory_plan.h"
+#include "engine/step/memory_plan.h"
 #include "engine/train/run_checkpoint.h"
 #include "tokenizer/tokenizer.h"
 #include "weights/checkpoint.h"
@@ -46,11 +46,5 @@ struct RunSetup {
 // Throws engine::Error for everything a user can have got wrong, and RUN-INTERRUPTED when a signal
 // asks for an end while data is read (signals.h).
 RunSetup prepare_run(const TrainConfig& config);
-
-PrecisionPolicy precision_policy(const RunConfig& config);
-RecomputePolicy recompute_policy(const RunConfig& config);
-
-// A tokenizer as the data room wants it.
-TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer);
 
 }  // namespace engine

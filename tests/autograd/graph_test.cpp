@@ -5,7 +5,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "engine/train/memory_plan.h"
+#include "engine/step/memory_plan.h"
 #include "models/registry.h"
 
 namespace engine {

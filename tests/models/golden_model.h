@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/data/batch.h"
-#include "engine/train/run_step.h"
+#include "engine/step/run_batch.h"
 #include "models/checkpoint_io.h"
 #include "models/registry.h"
 #include "weights/safetensors.h"

@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/optim/adamw.h"
-#include "engine/train/memory_plan.h"
+#include "engine/step/memory_plan.h"
 #include "tests/models/golden_model.h"
 #include "weights/export.h"
 

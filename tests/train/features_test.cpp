@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "engine/config/load.h"
-#include "engine/train/memory_plan.h"
+#include "engine/step/memory_plan.h"
 #include "engine/train/run_setup.h"
 #include "tests/train/support.h"
 

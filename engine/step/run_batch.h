@@ -1,12 +1,10 @@
-// One optimizer step: forward and backward of its micro-batches, norm, clip, update.
+// One batch through a model: forward to its losses, backward into the parameter gradients.
 #pragma once
 
-#include <functional>
 #include <span>
 #include <vector>
 
 #include "engine/data/batch.h"
-#include "engine/optim/adamw.h"
 #include "models/model.h"
 
 namespace engine {

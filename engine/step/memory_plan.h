@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/config/train_config.h"
 #include "engine/data/batcher.h"
-#include "engine/train/run_step.h"
+#include "engine/step/run_batch.h"
 
 namespace engine {
 

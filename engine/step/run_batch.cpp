@@ -1,4 +1,4 @@
-#include "engine/train/run_step.h"
+#include "engine/step/run_batch.h"
 
 #include <algorithm>
 #include <chrono>

@@ -1,10 +1,11 @@
-#include "engine/train/memory_plan.h"
+#include "engine/step/memory_plan.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "engine/core/error.h"
+#include "engine/optim/adamw.h"
 
 namespace engine {
 namespace {
