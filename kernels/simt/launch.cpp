@@ -331,9 +331,8 @@ void launch(const char* kernel, const LaunchShape& shape, const std::function<vo
 
   const DeviceAccess access;
   std::exception_ptr first_fault;
-  uint64_t first_block = count;
+  std::atomic<uint64_t> first_block = count;  // that faulted
   std::mutex fault_mutex;
-  std::atomic<bool> stop = false;
   const int workers =
       static_cast<int>(std::min<uint64_t>(count, static_cast<uint64_t>(omp_get_max_threads())));
 #pragma omp parallel num_threads(workers)
@@ -345,9 +344,10 @@ void launch(const char* kernel, const LaunchShape& shape, const std::function<vo
     body_of_launch = &body;
 #pragma omp for schedule(dynamic)
     for (uint64_t i = 0; i < count; ++i) {
-      if (stop.load(std::memory_order_relaxed)) continue;
       const unsigned index =
           order(static_cast<unsigned>(i), static_cast<unsigned>(count), grid.schedule.seed);
+      // Blocks before it still run: the fault that is reported is always the same one.
+      if (index > first_block.load(std::memory_order_relaxed)) continue;
       try {
         set_up(cluster, grid, index);
         run(cluster);
@@ -357,7 +357,6 @@ void launch(const char* kernel, const LaunchShape& shape, const std::function<vo
           first_block = index;
           first_fault = std::current_exception();
         }
-        stop = true;
         // Threads that never finished leave their waits behind: start the next one afresh.
         cluster = Cluster{};
         if (count_work) cluster.work = &work;
