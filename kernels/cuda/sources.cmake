@@ -18,7 +18,8 @@ set(ENGINE_GPU_KERNELS
   matmul.cu
   matmul/fma.cu
   matmul/mma.cu
-  norm.cu
+  norm/backward.cu
+  norm/forward.cu
   operations.cu
   optimizer.cu
   rope.cu

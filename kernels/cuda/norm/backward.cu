@@ -1,216 +1,18 @@
-// LayerNorm and RMSNorm with the residual addition before them; bound by memory.
+// The gradients of the norms.
 //
-// Bytes per element in bf16: forward 4, or 8 with delta (x and delta read, residual and y written);
-// backward 6, or 8 with d_residual (dy and x read, dx written). A row stays in the registers of its
-// threads between the statistics and the result, so nothing is read twice; weights come from L1.
-//
-// Two variants of each kernel. `resident`: rows that fit the registers and whose pieces of eight
-// elements are all whole and aligned: every model. The other takes rows of any length and
-// alignment: it walks a row in several steps and reads it again from L1 or L2 for every pass.
-#include <type_traits>
-
-#include "kernels/cuda/cuda.h"
-#include "kernels/cuda/device/eight.h"
-#include "kernels/cuda/device/launch.h"
-#include "kernels/cuda/device/math.h"
-#include "kernels/cuda/device/warp.h"
+// Each block goes over a run of rows and sums its part of the weight's gradient, in registers; a
+// second kernel adds the parts in order. The runs depend on the shape alone.
+#include "kernels/cuda/norm/row.h"
 
 namespace engine::kernels::ENGINE_GPU {
 namespace {
 
-constexpr int kBlock = 256;       // threads, where rows are short enough
-constexpr int kMaxThreads = 512;  // of a row: 128 registers each
-constexpr int kMaxWarps = kMaxThreads / kWarp;
-constexpr int kForwardPieces = 4;   // of eight elements, per thread
-constexpr int kBackwardPieces = 2;  // the weight's gradient takes as many registers as the row
-
-// How rows are spread over threads. Rows of up to 32 threads lie within a warp: a power of two.
-struct RowShape {
-  int pieces;   // ceil(hidden / 8)
-  int threads;  // of a row
-  int rows;     // of a block at the same time
-  bool resident;
-
-  unsigned block() const { return static_cast<unsigned>(rows * threads); }  // whole warps
-};
-
-RowShape row_shape(int64_t hidden, int pieces_per_thread) {
-  RowShape shape{.pieces = static_cast<int>(ceil_div<int64_t>(hidden, 8))};
-  if (shape.pieces <= kWarp * pieces_per_thread) {
-    shape.threads = 1;
-    while (shape.threads < shape.pieces && shape.threads < kWarp) shape.threads *= 2;
-  } else {
-    const int wanted = ceil_div(ceil_div(shape.pieces, pieces_per_thread), kWarp) * kWarp;
-    shape.threads = wanted < kMaxThreads ? wanted : kMaxThreads;
-  }
-  shape.rows = shape.threads < kBlock ? kBlock / shape.threads : 1;
-  shape.resident = shape.pieces <= shape.threads * pieces_per_thread;
-  return shape;
-}
-
-// Sums over the threads of a row, to all of them. Called by the whole block: its rows go in step.
-class RowSum {
- public:
-  ENGINE_DEVICE RowSum(SharedMemory& shared, int threads)
-      : scratch_(shared.take<float>(4 * kMaxWarps)), threads_(threads) {}
-
-  ENGINE_DEVICE float operator()(float value) {
-    float other = 0.0f;
-    (*this)(value, other);
-    return value;
-  }
-  ENGINE_DEVICE void operator()(float& a, float& b) {
-    for (int mask = (threads_ < kWarp ? threads_ : kWarp) / 2; mask > 0; mask /= 2) {
-      a += shuffle_xor(a, mask);
-      b += shuffle_xor(b, mask);
-    }
-    if (threads_ <= kWarp) return;
-    // Two halves in turn: one barrier per sum. A warp that is late reads its half before the next
-    // barrier, and nobody writes to it before the one after.
-    const Shared<float> half = scratch_ + turn_ * 2 * kMaxWarps;
-    turn_ ^= 1;
-    if (lane_index() == 0) {
-      store(half + warp_index(), a);
-      store(half + kMaxWarps + warp_index(), b);
-    }
-    sync_threads();
-    const int warps = threads_ / kWarp, first = warp_index() / warps * warps;
-    a = b = 0.0f;
-    for (int w = first; w < first + warps; ++w) {
-      a += load(half + w);
-      b += load(half + kMaxWarps + w);
-    }
-  }
-
- private:
-  Shared<float> scratch_;
-  int threads_;
-  int turn_ = 0;
-};
-size_t row_sum_shared() {
-  return SharedSize().take<float>(4 * kMaxWarps).bytes();
-}
-
-struct Forward {
-  NormForward norm;
-  RowShape shape;
-  bool whole;  // every piece
-};
-
-struct Kind {
-  bool centred, offset_gain, rounds_normalised;
-  ENGINE_DEVICE explicit Kind(NormKind kind)
-      : centred(kind == NormKind::layer_norm),
-        offset_gain(kind == NormKind::rms_gemma),
-        rounds_normalised(kind == NormKind::rms_llama || kind == NormKind::rms_t5) {}
-  ENGINE_DEVICE float gain(float weight) const { return offset_gain ? 1.0f + weight : weight; }
-};
-
-// C: compute dtype, R: residual dtype.
-template <typename C, typename R, bool resident>
-__global__ void __launch_bounds__(kMaxThreads) norm_forward_kernel(const Forward p) {
-  constexpr int K = kForwardPieces;
-  const NormForward& norm = p.norm;
-  const Kind kind(norm.kind);
-  SharedMemory shared;
-  RowSum row_sum(shared, p.shape.threads);
-  const int threads = p.shape.threads, pieces = p.shape.pieces;
-  const int thread = static_cast<int>(threadIdx.x) % threads;
-  const int slot = static_cast<int>(threadIdx.x) / threads;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * p.shape.rows + slot;
-  const bool active = row < norm.tokens;
-  const int64_t start = row * norm.hidden;
-  const bool whole = resident || p.whole;
-  const bool keeps = norm.residual_out && (norm.delta || norm.residual_out != norm.x);
-  const R* const stored = static_cast<const R*>(keeps ? norm.residual_out : norm.x);
-
-  // body(k, i): piece k of this thread, from element i on
-  const auto for_pieces = [&](int first, auto body) {
-#pragma unroll
-    for (int k = 0; k < K; ++k) {
-      const int piece = first + k * threads + thread;
-      if (active && piece < pieces) body(k, static_cast<int64_t>(piece) * 8);
-    }
-  };
-  const int step = K * threads;
-  float r[K][8];  // resident: the row; else the pieces of one step
-
-  float sum = 0.0f;
-  for (int first = 0; first < (resident ? 1 : pieces); first += step) {
-    for_pieces(first, [&](int k, int64_t i) {
-      const int64_t valid = norm.hidden - i;
-      to_floats(r[k], load_eight_once(static_cast<const R*>(norm.x) + start + i, valid, whole));
-      if (norm.delta) {
-        float d[8];
-        to_floats(d, load_eight_once(static_cast<const C*>(norm.delta) + start + i, valid, whole));
-#pragma unroll
-        for (int j = 0; j < 8; ++j) r[k][j] = rounded_to<R>(r[k][j] + d[j]);
-      }
-      if (keeps) store_eight(static_cast<R*>(norm.residual_out) + start + i, r[k], valid, whole);
-#pragma unroll
-      for (int j = 0; j < 8; ++j) sum += kind.centred ? r[k][j] : r[k][j] * r[k][j];
-    });
-  }
-  sum = row_sum(sum);
-
-  const auto read_again = [&](int k, int64_t i) {
-    if constexpr (!resident)
-      to_floats(r[k], load_eight(stored + start + i, norm.hidden - i, whole));
-  };
-  const float elements = static_cast<float>(norm.hidden);
-  float mean = 0.0f;
-  if (kind.centred) {
-    mean = sum / elements;
-    sum = 0.0f;
-    for (int first = 0; first < (resident ? 1 : pieces); first += step) {
-      for_pieces(first, [&](int k, int64_t i) {
-        read_again(k, i);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-          const float difference = i + j < norm.hidden ? r[k][j] - mean : 0.0f;
-          sum += difference * difference;
-        }
-      });
-    }
-    sum = row_sum(sum);
-  }
-  const float rstd = reciprocal_sqrt(sum / elements + norm.eps);
-  if (active && thread == 0) {
-    if (norm.mean && kind.centred) store(norm.mean + row, mean);
-    if (norm.rstd) store(norm.rstd + row, rstd);
-  }
-
-  for (int first = 0; first < (resident ? 1 : pieces); first += step) {
-    for_pieces(first, [&](int k, int64_t i) {
-      const int64_t valid = norm.hidden - i;
-      read_again(k, i);
-      float weight[8], y[8];
-      to_floats(weight, load_eight(static_cast<const C*>(norm.weight) + i, valid, whole));
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        float normalised = (r[k][j] - mean) * rstd;
-        if (kind.rounds_normalised) normalised = rounded_to<C>(normalised);
-        y[j] = kind.gain(weight[j]) * normalised;
-      }
-      if (kind.centred && norm.bias) {
-        float bias[8];
-        to_floats(bias, load_eight(static_cast<const C*>(norm.bias) + i, valid, whole));
-#pragma unroll
-        for (int j = 0; j < 8; ++j) y[j] += bias[j];
-      }
-      store_eight(static_cast<C*>(norm.y) + start + i, y, valid, whole);
-    });
-  }
-}
-
-// --- Backward ----------------------------------------------------------------------------------
-// Each block goes over a run of rows and sums its part of the weight's gradient, in registers; a
-// second kernel adds the parts in order. The runs depend on the shape alone.
+using namespace norm_rows;
 
 constexpr int64_t kMaxParts = 264;  // two blocks on each of 132 multiprocessors
 
 int64_t rows_of_part(int64_t tokens, int64_t hidden) {
-  const int64_t rows = row_shape(hidden, kBackwardPieces).rows;
+  const int64_t rows = row_shape(hidden).rows;
   const int64_t even = ceil_div(tokens, kMaxParts);
   return ceil_div(even > 4 * rows ? even : 4 * rows, rows) * rows;
 }
@@ -275,7 +77,7 @@ ENGINE_DEVICE void store_part(float (&sum)[K][8], const RowShape& shape, float* 
 
 template <typename C, typename R>
 __global__ void __launch_bounds__(kMaxThreads) norm_backward_kernel(const Backward p) {
-  constexpr int K = kBackwardPieces;
+  constexpr int K = kPieces;
   const NormBackward& norm = p.norm;
   const Kind kind(norm.kind);
   SharedMemory shared;
@@ -468,46 +270,7 @@ __global__ void __launch_bounds__(kAddingWarps* kWarp) add_parts_kernel(const Ad
   store(total + column, load(total + column) + sum);
 }
 
-// body(C, R): pointers that carry the types.
-template <typename Body>
-void with_types(DType compute, DType residual, const Body& body) {
-  if (compute == DType::f32 && residual == DType::f32) {
-    body(static_cast<float*>(nullptr), static_cast<float*>(nullptr));
-  } else if (compute == DType::bf16 && residual == DType::f32) {
-    body(static_cast<BFloat16*>(nullptr), static_cast<float*>(nullptr));
-  } else if (compute == DType::bf16 && residual == DType::bf16) {
-    body(static_cast<BFloat16*>(nullptr), static_cast<BFloat16*>(nullptr));
-  } else {
-    require(false,
-            "norm: compute and residual must be f32 and f32, bf16 and f32, or bf16 and bf16");
-  }
-}
-
 }  // namespace
-
-void norm_forward(Stream stream, const NormForward& arguments) {
-  require(arguments.delta == nullptr || arguments.residual_out != nullptr,
-          "norm: delta without residual_out");
-  if (arguments.tokens == 0 || arguments.hidden == 0) return;
-  const bool whole = arguments.hidden % 8 == 0 &&
-                     aligned_to_16(arguments.x, arguments.delta, arguments.residual_out,
-                                   arguments.weight, arguments.bias, arguments.y);
-  const RowShape shape = row_shape(arguments.hidden, kForwardPieces);
-  const Forward forward{arguments, shape, whole};
-  const LaunchConfig config{
-      .grid = {static_cast<unsigned>(ceil_div<int64_t>(arguments.tokens, shape.rows))},
-      .block = {shape.block()},
-      .shared_bytes = row_sum_shared()};
-  with_types(arguments.compute_dtype, arguments.residual_dtype, [&](auto* c, auto* r) {
-    using C = std::remove_pointer_t<decltype(c)>;
-    using R = std::remove_pointer_t<decltype(r)>;
-    if (shape.resident && whole) {
-      launch(stream, "norm_forward", norm_forward_kernel<C, R, true>, config, forward);
-    } else {
-      launch(stream, "norm_forward", norm_forward_kernel<C, R, false>, config, forward);
-    }
-  });
-}
 
 size_t norm_backward_workspace(int64_t tokens, int64_t hidden) {
   // parts of the weight's and of the bias' gradient
@@ -518,7 +281,7 @@ void norm_backward(Stream stream, const NormBackward& arguments) {
   if (arguments.tokens == 0 || arguments.hidden == 0) return;
   const int64_t parts = num_parts(arguments.tokens, arguments.hidden);
   float* const workspace = static_cast<float*>(arguments.workspace);
-  Backward backward{arguments, row_shape(arguments.hidden, kBackwardPieces)};
+  Backward backward{arguments, row_shape(arguments.hidden)};
   backward.rows_of_part = rows_of_part(arguments.tokens, arguments.hidden);
   if (arguments.d_weight) backward.weight_parts = workspace;
   if (arguments.d_bias) backward.bias_parts = workspace + parts * arguments.hidden;
@@ -528,7 +291,7 @@ void norm_backward(Stream stream, const NormBackward& arguments) {
   const RowShape& shape = backward.shape;
   const bool resident = shape.resident && backward.whole;
   LaunchConfig config{.grid = {static_cast<unsigned>(parts)}, .block = {shape.block()}};
-  if (!resident) config.block = {static_cast<unsigned>(ceil_div(shape.threads, kWarp) * kWarp)};
+  if (!resident) config.block = {any_block(arguments.hidden)};
   config.shared_bytes = SharedSize()
                             .take<float>(4 * kMaxWarps)
                             .take<float>(resident && shape.rows > 1 ? shape.pieces * int64_t{8} : 0)
