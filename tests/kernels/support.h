@@ -116,7 +116,7 @@ double dot(const Values& a, const Values& b);
 // body's bytes under 1, 2, 3 and 5 OpenMP threads are the same.
 using Bytes = std::vector<std::byte>;
 void expect_same_on_any_thread_count(const std::function<Bytes()>& body);
-// body's bytes are the same in every repetition.
+// body's bytes are the same in every repetition, on the software GPU under any schedule.
 void expect_repeatable(const std::function<Bytes()>& body, int repetitions = 5);
 // Bytes of several arrays, one after the other.
 Bytes bytes_of(std::initializer_list<const DeviceArray*> arrays);
