@@ -1,4 +1,5 @@
-// Every operation of engine/autograd/ops.h against central differences of its own forward.
+// Every operation of engine/autograd/ops.h against central differences of its own forward, on every
+// device.
 #include "tests/autograd/support.h"
 
 namespace engine::testing {
@@ -7,8 +8,11 @@ namespace {
 using kernels::Activation;
 using kernels::NormKind;
 
-TEST(Gradient, Embedding) {
-  GradientCheck c;
+class Gradient : public ::testing::TestWithParam<kernels::DeviceType> {};
+INSTANTIATE_TEST_SUITE_P(Devices, Gradient, ::testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(Gradient, Embedding) {
+  GradientCheck c(GetParam());
   Parameter& table = c.parameter("table", {6, 5});
   Parameter& positions = c.parameter("positions", {4, 5});
   c.fill();
@@ -33,10 +37,10 @@ TEST(Gradient, Embedding) {
   EXPECT_EQ(c.by_tape(program).parameters[0], expected);
 }
 
-TEST(Gradient, LinearInBothLayouts) {
+TEST_P(Gradient, LinearInBothLayouts) {
   for (const WeightLayout layout : {WeightLayout::out_in, WeightLayout::in_out}) {
     for (const bool with_bias : {true, false}) {
-      GradientCheck c;
+      GradientCheck c(GetParam());
       Parameter& weight =
           c.parameter("weight", layout == WeightLayout::out_in ? Shape{7, 5} : Shape{5, 7});
       Parameter* bias = with_bias ? &c.parameter("bias", {7}) : nullptr;
@@ -49,10 +53,10 @@ TEST(Gradient, LinearInBothLayouts) {
   }
 }
 
-TEST(Gradient, Norms) {
+TEST_P(Gradient, Norms) {
   for (const NormKind kind : {NormKind::rms_llama, NormKind::rms_gemma, NormKind::layer_norm}) {
     for (const bool with_delta : {true, false}) {
-      GradientCheck c;
+      GradientCheck c(GetParam());
       const bool layer_norm = kind == NormKind::layer_norm;
       const NormParameters norm{.kind = kind,
                                 .weight = &c.parameter("weight", {6}),
@@ -72,12 +76,12 @@ TEST(Gradient, Norms) {
   }
 }
 
-TEST(Gradient, RopeAndAttention) {
+TEST_P(Gradient, RopeAndAttention) {
   for (const bool causal : {true, false}) {
     for (const int window : {0, 2}) {
       if (!causal && window > 0) continue;
       for (const float dropout : {0.0f, 0.3f}) {
-        GradientCheck c;
+        GradientCheck c(GetParam());
         constexpr int kHeads = 4, kKvHeads = 2, kHeadDim = 4, kTokens = 7;
         c.input({kTokens, (kHeads + 2 * kKvHeads) * kHeadDim});
         const Tensor positions = c.integers({0, 1, 2, 3, 0, 1, 2});
@@ -111,10 +115,10 @@ TEST(Gradient, RopeAndAttention) {
   }
 }
 
-TEST(Gradient, Activations) {
+TEST_P(Gradient, Activations) {
   for (const Activation kind : {Activation::gelu_erf, Activation::gelu_tanh, Activation::silu}) {
     for (const bool gated : {false, true}) {
-      GradientCheck c;
+      GradientCheck c(GetParam());
       c.input({3, 8});
       c.check([&](Graph& graph, const std::vector<Variable>& x) {
         return Outputs{{activation(graph, x[0], kind, gated)}, {}};
@@ -123,8 +127,8 @@ TEST(Gradient, Activations) {
   }
 }
 
-TEST(Gradient, DropoutDrawsTheSameMaskBackward) {
-  GradientCheck c;
+TEST_P(Gradient, DropoutDrawsTheSameMaskBackward) {
+  GradientCheck c(GetParam());
   c.input({16, 8});
   const auto program = [&](Graph& graph, const std::vector<Variable>& x) {
     return Outputs{{dropout(graph, x[0], 0.4f)}, {}};
@@ -139,8 +143,8 @@ TEST(Gradient, DropoutDrawsTheSameMaskBackward) {
   EXPECT_EQ(std::count(off.begin(), off.end(), 0.0f), 0);
 }
 
-TEST(Gradient, GatherRows) {
-  GradientCheck c;
+TEST_P(Gradient, GatherRows) {
+  GradientCheck c(GetParam());
   c.input({5, 4});
   const Tensor rows = c.integers({4, 1});
   c.check([&](Graph& graph, const std::vector<Variable>& x) {
@@ -148,8 +152,8 @@ TEST(Gradient, GatherRows) {
   });
 }
 
-TEST(Gradient, CrossEntropyWithIgnoredRows) {
-  GradientCheck c;
+TEST_P(Gradient, CrossEntropyWithIgnoredRows) {
+  GradientCheck c(GetParam());
   c.input({4, 5});
   const Tensor targets = c.integers({2, -100, 0, 4});
   const auto program = [&](Graph& graph, const std::vector<Variable>& x) {
@@ -160,8 +164,8 @@ TEST(Gradient, CrossEntropyWithIgnoredRows) {
   for (int i = 5; i < 10; ++i) EXPECT_EQ(gradient[i], 0) << "the ignored row";
 }
 
-TEST(Gradient, LinearCrossEntropyWithIgnoredRows) {
-  GradientCheck c;
+TEST_P(Gradient, LinearCrossEntropyWithIgnoredRows) {
+  GradientCheck c(GetParam());
   Parameter& head = c.parameter("head", {9, 6});
   c.fill();
   c.input({5, 6});
@@ -181,8 +185,8 @@ TEST(Gradient, LinearCrossEntropyWithIgnoredRows) {
 // --- Values that are used more than once
 // ----------------------------------------------------------
 
-TEST(Gradient, OfAValueUsedTwiceIsTheSum) {
-  GradientCheck c;
+TEST_P(Gradient, OfAValueUsedTwiceIsTheSum) {
+  GradientCheck c(GetParam());
   Parameter& a = c.parameter("a", {4, 4});
   Parameter& b = c.parameter("b", {4, 4});
   c.fill();
@@ -198,8 +202,8 @@ TEST(Gradient, OfAValueUsedTwiceIsTheSum) {
 
 // An addition hands one tensor to both its inputs. Backwards that work in place must not write into
 // what the other input still needs.
-TEST(Gradient, SharedByTheInputsOfAnAddition) {
-  GradientCheck c;
+TEST_P(Gradient, SharedByTheInputsOfAnAddition) {
+  GradientCheck c(GetParam());
   c.input({4, 8});
   c.input({4, 8});
   const Tensor positions = c.integers({0, 1, 2, 3});
@@ -224,8 +228,8 @@ TEST(Gradient, SharedByTheInputsOfAnAddition) {
 }
 
 // The same with a norm, whose backward would like to write over the residual's gradient.
-TEST(Gradient, OfAResidualSharedWithALeaf) {
-  GradientCheck c;
+TEST_P(Gradient, OfAResidualSharedWithALeaf) {
+  GradientCheck c(GetParam());
   const NormParameters norm{.kind = NormKind::rms_llama, .weight = &c.parameter("weight", {4})};
   c.fill();
   for (int i = 0; i < 3; ++i) c.input({3, 4});
@@ -235,8 +239,8 @@ TEST(Gradient, OfAResidualSharedWithALeaf) {
   });
 }
 
-TEST(Gradient, OfAValueAddedToItself) {
-  GradientCheck c;
+TEST_P(Gradient, OfAValueAddedToItself) {
+  GradientCheck c(GetParam());
   const NormParameters norm{.kind = NormKind::rms_llama, .weight = &c.parameter("weight", {4})};
   c.fill();
   c.input({3, 4});
@@ -248,8 +252,8 @@ TEST(Gradient, OfAValueAddedToItself) {
 }
 
 // Two blocks of a pre-norm transformer, in which residual and delta share gradients all along.
-TEST(Gradient, ResidualStream) {
-  GradientCheck c;
+TEST_P(Gradient, ResidualStream) {
+  GradientCheck c(GetParam());
   Parameter& up = c.parameter("up", {8, 4});
   Parameter& down = c.parameter("down", {4, 8});
   const NormParameters norm{.kind = NormKind::layer_norm,
@@ -279,9 +283,9 @@ TEST(Gradient, ResidualStream) {
   EXPECT_EQ(kept.parameters, again.parameters);
 }
 
-TEST(Gradient, FrozenParametersGetNoneAndChangeNothingElse) {
+TEST_P(Gradient, FrozenParametersGetNoneAndChangeNothingElse) {
   const auto run = [](bool frozen) {
-    GradientCheck c;
+    GradientCheck c(GetParam());
     Parameter& table = c.parameter("table", {5, 4});
     Parameter& weight = c.parameter("weight", {4, 4});
     Parameter& bias = c.parameter("bias", {4});
@@ -310,8 +314,8 @@ TEST(Gradient, FrozenParametersGetNoneAndChangeNothingElse) {
   for (const size_t i : {1, 2, 3, 4, 6}) EXPECT_TRUE(some.parameters[i].empty());
 }
 
-TEST(Gradient, OfParametersAddsUpOverMicroBatches) {
-  GradientCheck c;
+TEST_P(Gradient, OfParametersAddsUpOverMicroBatches) {
+  GradientCheck c(GetParam());
   Parameter& weight = c.parameter("weight", {4, 4});
   c.fill();
   c.input({3, 4});

@@ -7,6 +7,7 @@
 
 #include "engine/step/memory_plan.h"
 #include "models/registry.h"
+#include "tests/support/devices.h"
 
 namespace engine {
 namespace {
@@ -33,9 +34,18 @@ Batch batch_of(int64_t tokens, int64_t sequences, int64_t longest) {
   return batch;
 }
 
-class Recompute : public ::testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Models, Recompute, ::testing::Values("gpt2", "llama"),
-                         [](const auto& info) { return std::string(info.param); });
+class Recompute : public ::testing::TestWithParam<std::tuple<kernels::DeviceType, const char*>> {
+ protected:
+  kernels::DeviceType device() const { return std::get<0>(GetParam()); }
+  std::string family() const { return std::get<1>(GetParam()); }
+};
+INSTANTIATE_TEST_SUITE_P(Models, Recompute,
+                         ::testing::Combine(::testing::ValuesIn(testing::test_devices()),
+                                            ::testing::Values("gpt2", "llama")),
+                         [](const auto& info) {
+                           return std::string(kernels::name_of(std::get<0>(info.param))) + "_" +
+                                  std::get<1>(info.param);
+                         });
 
 TEST_P(Recompute, SameBitsWithDropoutAndLessMemory) {
   const Batch batch = batch_of(96, 4, 32);
@@ -46,9 +56,9 @@ TEST_P(Recompute, SameBitsWithDropoutAndLessMemory) {
     std::vector<size_t> peaks;
     for (const RecomputePolicy recompute :
          {RecomputePolicy::none, RecomputePolicy::norms, RecomputePolicy::block}) {
-      Runtime runtime(kernels::DeviceType::cpu);
+      Runtime runtime(device());
       runtime.memory().reserve_arena(size_t{16} << 20);
-      const auto model = make_model(config(GetParam()), "test");
+      const auto model = make_model(config(family()), "test");
       model->parameters().allocate(runtime, precision, ParameterSet::Purpose::training);
       model->parameters().initialize(runtime, 1);
       model->prepare(runtime, 64);
@@ -85,8 +95,8 @@ TEST_P(Recompute, SameBitsWithDropoutAndLessMemory) {
 
 TEST_P(Recompute, DropoutDependsOnTheSeedOfTheMicroBatch) {
   const Batch batch = batch_of(40, 2, 20);
-  Runtime runtime(kernels::DeviceType::cpu);
-  const auto model = make_model(config(GetParam()), "test");
+  Runtime runtime(device());
+  const auto model = make_model(config(family()), "test");
   const PrecisionPolicy precision;
   model->parameters().allocate(runtime, precision, ParameterSet::Purpose::inference);
   model->parameters().initialize(runtime, 1);
@@ -110,9 +120,11 @@ TEST_P(Recompute, MetaPlanIsTheRealPeak) {
        {RecomputePolicy::none, RecomputePolicy::norms, RecomputePolicy::block}) {
     size_t arena[2], total[2];
     for (const bool meta : {false, true}) {
-      Runtime runtime(meta ? kernels::DeviceType::meta : kernels::DeviceType::cpu);
+      Runtime runtime(
+          meta ? kernels::Stream{.device = kernels::DeviceType::meta, .planned = device()}
+               : kernels::Stream{.device = device()});
       runtime.memory().reserve_arena(size_t{16} << 20);
-      const auto model = make_model(config(GetParam()), "test");
+      const auto model = make_model(config(family()), "test");
       model->parameters().allocate(runtime, {}, ParameterSet::Purpose::training);
       if (!meta) model->parameters().initialize(runtime, 1);
       model->prepare(runtime, 64);

@@ -24,14 +24,19 @@ std::vector<float> last_logits(LoadedGolden& m, const std::vector<int32_t>& ids)
   return {z.end() - m.model->info().vocab_size, z.end()};
 }
 
-class Cached : public ::testing::TestWithParam<const char*> {};
+class Cached : public ::testing::TestWithParam<testing::DeviceAndModel> {
+ protected:
+  kernels::DeviceType device() const { return std::get<0>(GetParam()); }
+  const char* model() const { return std::get<1>(GetParam()); }
+};
 INSTANTIATE_TEST_SUITE_P(Models, Cached,
-                         ::testing::Values("gpt2", "llama_tied_llama3rope", "llama_untied_bias"),
-                         [](const auto& info) { return std::string(info.param); });
+                         testing::on_every_device("gpt2", "llama_tied_llama3rope",
+                                                  "llama_untied_bias"),
+                         testing::device_and_model);
 
 TEST_P(Cached, GreedyEqualsTheFullForwardAtEveryToken) {
-  const GoldenModel golden(GetParam());
-  LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference);
+  const GoldenModel golden(model());
+  LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference, device());
   const std::vector<int32_t> prompt = golden.ints("input_ids.2");
   const auto results = generate(m.runtime, *m.model, m.precision, {{prompt, 0}},
                                 {.max_new_tokens = 20, .eos_ids = {}});
@@ -48,8 +53,8 @@ TEST_P(Cached, GreedyEqualsTheFullForwardAtEveryToken) {
 }
 
 TEST_P(Cached, BatchOfPromptsGivesWhatEachGivesAlone) {
-  const GoldenModel golden(GetParam());
-  LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference);
+  const GoldenModel golden(model());
+  LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference, device());
   std::vector<GenerationRequest> requests;
   for (int row = 0; row < golden.rows(); ++row) {
     std::vector<int32_t> ids = golden.ints("input_ids." + std::to_string(row));
@@ -69,6 +74,31 @@ TEST_P(Cached, BatchOfPromptsGivesWhatEachGivesAlone) {
     const auto single = generate(m.runtime, *m.model, m.precision, {requests[i]}, options);
     EXPECT_EQ(single[0].tokens, alone[i].tokens) << i;
   }
+}
+
+class CachedOnGpu : public Cached {};
+INSTANTIATE_TEST_SUITE_P(Models, CachedOnGpu,
+                         testing::on_every_gpu("gpt2", "llama_tied_llama3rope",
+                                               "llama_untied_bias"),
+                         testing::device_and_model);
+
+// No two logits of these models are so near that rounding decides.
+TEST_P(CachedOnGpu, GreedyTokensAreThoseOfTheCpu) {
+  const GoldenModel golden(model());
+  LoadedGolden here(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference);
+  LoadedGolden there(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference, device());
+  std::vector<GenerationRequest> requests;
+  for (int row = 1; row < golden.rows(); ++row) {
+    std::vector<int32_t> ids = golden.ints("input_ids." + std::to_string(row));
+    ids.resize(std::min<size_t>(ids.size(), 10));
+    requests.push_back({ids, static_cast<uint64_t>(row)});
+  }
+  const GenerationOptions options{.max_new_tokens = 16, .eos_ids = {}};
+  const auto ours = generate(here.runtime, *here.model, here.precision, requests, options);
+  const auto theirs = generate(there.runtime, *there.model, there.precision, requests, options);
+  for (size_t i = 0; i < requests.size(); ++i) EXPECT_EQ(theirs[i].tokens, ours[i].tokens) << i;
+  // Nothing was taken from the device between operations.
+  EXPECT_EQ(there.runtime.memory().unplanned_peak(), 0u);
 }
 
 TEST(Generate, StopsAtEosAtTheContextAndWhenTold) {

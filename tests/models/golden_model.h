@@ -11,6 +11,7 @@
 #include "engine/step/run_batch.h"
 #include "models/checkpoint_io.h"
 #include "models/registry.h"
+#include "tests/support/devices.h"
 #include "weights/safetensors.h"
 
 namespace engine::testing {
@@ -83,8 +84,9 @@ class GoldenModel {
 // The golden model with memory and weights.
 struct LoadedGolden {
   LoadedGolden(const GoldenModel& golden, PrecisionPolicy precision_policy,
-               ParameterSet::Purpose purpose = ParameterSet::Purpose::training)
-      : runtime(kernels::DeviceType::cpu),
+               ParameterSet::Purpose purpose = ParameterSet::Purpose::training,
+               kernels::DeviceType device = kernels::DeviceType::cpu)
+      : runtime(device),
         model(make_model(golden.config, golden.directory.string())),
         precision(precision_policy) {
     model->parameters().allocate(runtime, precision, purpose);
@@ -97,5 +99,19 @@ struct LoadedGolden {
   PrecisionPolicy precision;
   LoadReport report;
 };
+
+// A test on every device with every golden model: "simt_gpt2".
+using DeviceAndModel = std::tuple<kernels::DeviceType, const char*>;
+template <typename... Names>
+auto on_every_device(Names... names) {
+  return ::testing::Combine(::testing::ValuesIn(test_devices()), ::testing::Values(names...));
+}
+template <typename... Names>
+auto on_every_gpu(Names... names) {
+  return ::testing::Combine(::testing::ValuesIn(test_gpus()), ::testing::Values(names...));
+}
+inline std::string device_and_model(const ::testing::TestParamInfo<DeviceAndModel>& info) {
+  return std::string(kernels::name_of(std::get<0>(info.param))) + "_" + std::get<1>(info.param);
+}
 
 }  // namespace engine::testing

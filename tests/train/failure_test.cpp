@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 
+#include "kernels/api/operations.h"
 #include "tests/train/support.h"
 
 namespace engine::testing {
@@ -108,7 +109,10 @@ TEST(Failure, Settings) {
   expect_failure(run_here(run + Options{"data.max_length=65", "train.micro_batch_tokens=130"}), 2,
                  "CFG-CONFLICT", "data.max_length=64");
   expect_failure(run_here(run + Options{"model.config.vocab_size=100"}), 4, "TOK-VOCAB", "100");
-  expect_failure(run_here(run + Options{"train.device=cuda"}), 2, "CFG-DEVICE", "cpu");
+  expect_failure(run_here(run + Options{"train.device=gpu"}), 2, "CFG-RANGE", "cuda:N");
+  if (!kernels::has_device(kernels::DeviceType::cuda)) {
+    expect_failure(run_here(run + Options{"train.device=cuda"}), 2, "DEV-NO-CUDA", "cpu");
+  }
   expect_failure(run_here(run + Options{"model.config.model_type=mamba"}), 4, "MODEL-UNKNOWN",
                  "mamba");
   EXPECT_FALSE(fs::exists(w.path() / "run"));

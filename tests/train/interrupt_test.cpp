@@ -66,24 +66,23 @@ void expect_same_run(const fs::path& a, const fs::path& b) {
   for (size_t i = 0; i < ours.size(); ++i) EXPECT_EQ(ours[i], theirs[i]) << "record " << i;
 }
 
-TEST(Interrupt, KilledTwentyTimesAndContinuedEqualsUninterrupted) {
-  const Workspace w;
-  constexpr int kSteps = 400, kKills = 20;
+// Kills a run `kills` times and lets it end: it must be the run that nobody killed.
+void expect_unharmed_by_kills(const Workspace& w, const std::vector<std::string>& settings,
+                              int kills) {
   const fs::path whole = w.path() / "whole", killed = w.path() / "killed";
   fs::create_directories(whole);
   fs::create_directories(killed);
-  const std::vector<std::string> settings = stateful_run(w, kSteps);
   const auto start = std::chrono::steady_clock::now();
   const Outcome reference = run_engine(whole, settings);
   ASSERT_EQ(reference.exit_code, 0) << reference.console;
-  // A fortieth of the run, whatever this machine's speed: twenty such waits do not reach its end.
+  // Half of an equal share, whatever this machine's speed: all waits do not reach the run's end.
   const int64_t longest_wait = std::chrono::duration_cast<std::chrono::microseconds>(
                                    std::chrono::steady_clock::now() - start)
                                    .count() /
-                               40;
+                               (2 * kills);
 
   std::mt19937 random(20260421);
-  for (int kill_number = 0; kill_number < kKills; ++kill_number) {
+  for (int kill_number = 0; kill_number < kills; ++kill_number) {
     const pid_t child = start_engine(killed, settings);
     // Every other time wait for some progress first, so that the run gets on; else die anywhere,
     // also while starting.
@@ -109,6 +108,17 @@ TEST(Interrupt, KilledTwentyTimesAndContinuedEqualsUninterrupted) {
   for (const auto& entry : fs::directory_iterator(killed / "run")) {
     EXPECT_EQ(entry.path().string().find(".tmp"), std::string::npos) << entry.path();
   }
+}
+
+TEST(Interrupt, KilledTwentyTimesAndContinuedEqualsUninterrupted) {
+  const Workspace w;
+  expect_unharmed_by_kills(w, stateful_run(w, 400), 20);
+}
+
+TEST(Interrupt, KilledOnTheSoftwareGpu) {
+  const Workspace w;
+  expect_unharmed_by_kills(w, stateful_run(w, 60) + std::vector<std::string>{"train.device=simt"},
+                           5);
 }
 
 TEST(Interrupt, TerminateFinishesTheStepAndSaves) {
