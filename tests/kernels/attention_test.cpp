@@ -57,6 +57,7 @@ std::vector<int> cumulative(const std::vector<int>& lengths) {
 
 enum class Layout {
   kSeparate,  // q, k, v each with unused columns
+  kAligned,   // the same, rows on 16-byte boundaries if a head is a multiple of that
   kFused,     // one [tokens, (H + 2K)·D + unused] buffer; needs as many queries as keys
 };
 
@@ -126,6 +127,10 @@ class Device {
       inputs_[1] = inputs_[2] = inputs_[0];
     } else {
       slices_ = {Slice{queries, queries + 5, 2}, Slice{keys, keys + 3, 1}, Slice{keys, keys, 0}};
+      if (layout == Layout::kAligned) {
+        slices_ = {Slice{queries, queries + 24, 16}, Slice{keys, keys + 8, 8},
+                   Slice{keys, keys, 0}};
+      }
       const Values* const dense[3] = {&inputs.q, &k, &v};
       for (int i = 0; i < 3; ++i) {
         Values strided;
@@ -190,7 +195,7 @@ class Device {
     Values strided[3];
     for (int i = 0; i < 3; ++i) {
       Values& from = strided[layout_ == Layout::kFused ? 0 : i];
-      if (layout_ == Layout::kSeparate || i == 0) from = gradients[i]->values();
+      if (layout_ != Layout::kFused || i == 0) from = gradients[i]->values();
       dense[i] = take(from, slices_[i].columns, slices_[i].stride, slices_[i].column);
     }
     for (const Values& rest : strided) expect_all_nan(rest, "gradient");
@@ -480,6 +485,155 @@ TEST_P(AttentionTest, LongSequence) {
   }
 }
 
+// Lengths around the tiles of all kernels (16 to 128), in rows that vector loads can read.
+TEST_P(AttentionTest, EdgesOfTiles) {
+  for (DType dtype : kFloats) {
+    for (int length : {15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 192, 193}) {
+      for (bool causal : {true, false}) {
+        SCOPED_TRACE(std::string(name_of(dtype)) + " length " + std::to_string(length) +
+                     (causal ? " causal" : ""));
+        expect_matches_reference(stream(), ops(),
+                                 with_scale({.query_lengths = {length, 1, length - 1},
+                                             .key_lengths = {length, 64, length + 1},
+                                             .num_heads = 2,
+                                             .num_kv_heads = 1,
+                                             .head_dim = 16,
+                                             .causal = causal,
+                                             .window = length % 3 == 0 ? length / 2 : 0}),
+                                 dtype, 300 + length, Layout::kAligned);
+      }
+    }
+  }
+}
+
+// Bias, dropout and window together, for each instance of the kernels.
+TEST_P(AttentionTest, EveryOptionAtEveryHeadDimension) {
+  for (DType dtype : kFloats) {
+    for (int dim : {8, 32, 48, 64, 72, 96, 104, 128, 136, 256}) {
+      for (Layout layout : {Layout::kAligned, Layout::kSeparate}) {
+        if (layout == Layout::kSeparate && dim % 32 != 0) continue;
+        SCOPED_TRACE(std::string(name_of(dtype)) + " head_dim " + std::to_string(dim));
+        expect_matches_reference(stream(), ops(),
+                                 with_scale({.query_lengths = {70, 0, 9},
+                                             .key_lengths = {90, 3, 9},
+                                             .num_heads = 2,
+                                             .num_kv_heads = 1,
+                                             .head_dim = dim,
+                                             .window = 65,
+                                             .distance_count = 90,
+                                             .distance_offset = 89,
+                                             .dropout_p = 0.2,
+                                             .dropout_seed = 7}),
+                                 dtype, 200 + dim, layout);
+      }
+    }
+  }
+}
+
+// Where rows begin decides how they are loaded, not what is computed.
+TEST_P(AttentionTest, AlignmentChangesNoBits) {
+  for (DType dtype : kFloats) {
+    for (int dim : {24, 64, 80, 128, 160}) {
+      SCOPED_TRACE(std::string(name_of(dtype)) + " head_dim " + std::to_string(dim));
+      const AttentionProblem problem = with_scale({.query_lengths = {100, 3, 29},
+                                                   .key_lengths = {100, 70, 29},
+                                                   .num_heads = 4,
+                                                   .num_kv_heads = 2,
+                                                   .head_dim = dim});
+      Random random(22);
+      const AttentionInputs inputs = random_inputs(problem, dtype, random);
+      const Values d_out = random.normal(problem.query_values(), dtype);
+      Device aligned(stream(), ops(), problem, inputs, dtype, Layout::kAligned);
+      Device odd(stream(), ops(), problem, inputs, dtype);
+      expect_equal(aligned.forward().out, odd.forward().out, "out");
+      const AttentionGradients a = aligned.backward(d_out), b = odd.backward(d_out);
+      expect_equal(a.d_q, b.d_q, "d_q");
+      expect_equal(a.d_k, b.d_k, "d_k");
+      expect_equal(a.d_v, b.d_v, "d_v");
+    }
+  }
+}
+
+// Few queries against a long cache, part of it in use: generation. Forward only.
+TEST_P(AttentionTest, Decode) {
+  const auto check = [&](AttentionProblem problem, DType dtype, Layout layout) {
+    Random random(23);
+    problem = with_scale(problem);
+    const AttentionInputs inputs = random_inputs(problem, dtype, random);
+    const auto reference = reference_attention<double>(problem, inputs, no_rounding());
+    const auto twin = reference_attention<float>(problem, inputs, rounding_to(dtype));
+    Device device(stream(), ops(), problem, inputs, dtype, layout);
+    const AttentionOutputs outputs = device.forward();
+    expect_close(outputs.out, dtype, reference.out, twin.out, "out");
+    expect_close_lse(outputs.lse, reference.lse, twin.lse);
+    if (simulated()) expect_equal(device.forward().out, outputs.out, "out again");
+  };
+  for (DType dtype : kFloats) {
+    for (int group : {1, 2, 3, 4, 5, 7, 8}) {
+      for (int window : {0, 1, 100, 256, 257}) {
+        SCOPED_TRACE(std::string(name_of(dtype)) + " group " + std::to_string(group) + " window " +
+                     std::to_string(window));
+        check({.query_lengths = {1, 4, 0, 2, 1, 1, 3, 1},
+               .key_lengths = {700, 257, 9, 256, 129, 600, 513, 20},
+               .keys_used = {650, 257, 9, 256, 128, 512, 513, 0},
+               .num_heads = 2 * group,
+               .num_kv_heads = 2,
+               .head_dim = 24,
+               .window = window},
+              dtype, group % 2 ? Layout::kAligned : Layout::kSeparate);
+      }
+    }
+    for (int dim : {64, 72, 128, 256}) {
+      for (bool causal : {true, false}) {
+        SCOPED_TRACE(std::string(name_of(dtype)) + " head_dim " + std::to_string(dim));
+        check({.query_lengths = {1, 3},
+               .key_lengths = {300, 140},
+               .num_heads = 6,
+               .num_kv_heads = 1,
+               .head_dim = dim,
+               .causal = causal},
+              dtype, dim % 64 == 0 ? Layout::kAligned : Layout::kSeparate);
+      }
+    }
+  }
+}
+
+// A token that is generated does not depend on who else is generated for.
+TEST_P(AttentionTest, DecodeBatchChangesNoBits) {
+  for (DType dtype : kFloats) {
+    Random random(24);
+    const std::vector<int> keys = {700, 300, 129, 40};
+    const AttentionProblem together = with_scale({.query_lengths = {1, 1, 1, 1},
+                                                  .key_lengths = keys,
+                                                  .num_heads = 4,
+                                                  .num_kv_heads = 2,
+                                                  .head_dim = 40});
+    const AttentionInputs inputs = random_inputs(together, dtype, random);
+    const Values out = Device(stream(), ops(), together, inputs, dtype).forward().out;
+    int64_t q_at = 0, k_at = 0;
+    for (int count : keys) {
+      AttentionProblem alone = together;
+      alone.query_lengths = {1};
+      alone.key_lengths = {count};
+      const auto slice = [](const Values& from, int64_t at, int64_t size) {
+        return Values(from.begin() + at, from.begin() + at + size);
+      };
+      const int64_t q_count = alone.query_values(), k_count = alone.key_values();
+      const AttentionInputs own = {slice(inputs.q, q_at, q_count),
+                                   slice(inputs.k, k_at, k_count),
+                                   slice(inputs.v, k_at, k_count),
+                                   {}};
+      // Up to 128 keys a batch of its own may take another path.
+      if (count > 128) {
+        expect_equal(Device(stream(), ops(), alone, own, dtype).forward().out,
+                     slice(out, q_at, q_count), "out");
+      }
+      q_at += q_count;
+      k_at += k_count;
+    }
+  }
+}
+
 // Large scores: the running maximum must hold, in both directions.
 TEST_P(AttentionTest, LargeScores) {
   const AttentionProblem problem = {.query_lengths = {130},
@@ -659,13 +813,16 @@ TEST_P(AttentionTest, WorkspaceDependsOnShapesAlone) {
                           .num_heads = 12,
                           .num_kv_heads = 12,
                           .head_dim = 64};
+  const Operations& plan = operations({.device = DeviceType::meta, .planned = GetParam()});
   for (const int longest : {512, 2048}) {
     shape.max_seqlen_q = shape.max_seqlen_k = longest;
     const size_t bytes = ops().attention_backward_workspace(shape);
-    EXPECT_EQ(bytes, operations(DeviceType::meta).attention_backward_workspace(shape));
-    // The sums of short sequences stay in cache, and the number of sequences plays no part: a plan
-    // made for thousands of short ones must not be larger.
-    EXPECT_EQ(bytes > 0, longest > 512);
+    EXPECT_EQ(bytes, plan.attention_backward_workspace(shape));
+    EXPECT_EQ(ops().attention_forward_workspace(shape), plan.attention_forward_workspace(shape));
+    // The CPU keeps the sums of short sequences in cache.
+    if (GetParam() == DeviceType::cpu) EXPECT_EQ(bytes > 0, longest > 512);
+    // The number of sequences plays no part: a plan made for thousands of short ones must not be
+    // larger.
     shape.num_sequences = 2048;
     EXPECT_EQ(bytes, ops().attention_backward_workspace(shape));
   }
