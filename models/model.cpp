@@ -13,9 +13,8 @@ KvCache make_kv_cache(Runtime& runtime, const ModelInfo& info, const PrecisionPo
   const int64_t width = int64_t{info.num_kv_heads} * info.head_dim;
   for (int i = 0; i < info.num_layers; ++i) {
     const Shape shape{sequences * capacity, width};
-    cache.layers.push_back(
-        {runtime.persistent(shape, precision.compute, MemoryCategory::kv_cache),
-         runtime.persistent(shape, precision.compute, MemoryCategory::kv_cache)});
+    cache.layers.push_back({runtime.transient(shape, precision.compute, MemoryCategory::kv_cache),
+                            runtime.transient(shape, precision.compute, MemoryCategory::kv_cache)});
   }
   return cache;
 }

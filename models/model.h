@@ -94,7 +94,7 @@ class Model {
   std::shared_ptr<const nlohmann::ordered_json> config_json_;
 };
 
-// Bytes of a cache, and the cache itself.
+// An empty cache for so many sequences of at most `capacity` tokens, out of the arena.
 KvCache make_kv_cache(Runtime& runtime, const ModelInfo& info, const PrecisionPolicy& precision,
                       int64_t sequences, int64_t capacity);
 

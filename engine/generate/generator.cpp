@@ -62,6 +62,29 @@ std::vector<float> forward(Runtime& runtime, Model& model, const PrecisionPolicy
   return runtime.download(logits(graph, hidden, model.head()));
 }
 
+// The requests that are decoded together, from number `first` on.
+std::vector<Sequence> sequences_from(const std::vector<GenerationRequest>& requests, size_t first,
+                                     int64_t batch_size) {
+  std::vector<Sequence> sequences;
+  const size_t end = std::min(requests.size(), first + static_cast<size_t>(batch_size));
+  for (size_t i = first; i < end; ++i) {
+    sequences.push_back(
+        {i, static_cast<int64_t>(i - first), requests[i].prompt, requests[i].prompt.size()});
+  }
+  return sequences;
+}
+
+std::vector<Sequence*> pointers(std::vector<Sequence>& sequences) {
+  std::vector<Sequence*> all;
+  for (Sequence& s : sequences) all.push_back(&s);
+  return all;
+}
+
+int64_t batch_size_of(const std::vector<GenerationRequest>& requests,
+                      const GenerationOptions& options) {
+  return std::min(static_cast<int64_t>(requests.size()), std::max<int64_t>(1, options.max_batch));
+}
+
 void check_request(const ModelInfo& info, const GenerationRequest& request, size_t index) {
   const auto bad = [&](const std::string& what) {
     return Error(ExitCode::usage, "GEN-PROMPT", fmt::format("prompt {}: {}", index, what));
@@ -86,6 +109,10 @@ void check_request(const ModelInfo& info, const GenerationRequest& request, size
 
 }  // namespace
 
+void check_requests(const ModelInfo& info, const std::vector<GenerationRequest>& requests) {
+  for (size_t i = 0; i < requests.size(); ++i) check_request(info, requests[i], i);
+}
+
 const char* name_of(StopReason reason) {
   switch (reason) {
     case StopReason::eos:
@@ -109,27 +136,73 @@ int64_t generation_positions(const ModelInfo& info, const std::vector<Generation
   return std::min(info.max_positions, longest + std::max<int64_t>(options.max_new_tokens, 0));
 }
 
+void rehearse_generation(Runtime& runtime, Model& model, const PrecisionPolicy& precision,
+                         const std::vector<GenerationRequest>& requests,
+                         const GenerationOptions& options) {
+  if (requests.empty() || options.max_new_tokens <= 0) return;
+  const int64_t capacity = generation_positions(model.info(), requests, options);
+  const int64_t batch_size = batch_size_of(requests, options);
+  KvCache cache = make_kv_cache(runtime, model.info(), precision, batch_size, capacity);
+  for (size_t first = 0; first < requests.size(); first += static_cast<size_t>(batch_size)) {
+    std::vector<Sequence> sequences = sequences_from(requests, first, batch_size);
+    std::vector<Sequence*> all = pointers(sequences);
+    forward(runtime, model, precision, cache, all);  // the prompts: the most tokens at once
+    for (Sequence& s : sequences) {
+      const size_t end = std::min(static_cast<size_t>(capacity),
+                                  s.prompt_length + static_cast<size_t>(options.max_new_tokens));
+      s.ids.resize(end);
+      s.in_cache = static_cast<int64_t>(end) - 1;
+    }
+    forward(runtime, model, precision, cache, all);  // the last tokens: the most keys
+  }
+}
+
 namespace {
 
-// Prompts in groups as large as the cache, each to its end.
-std::vector<GenerationResult> decode(Runtime& runtime, Model& model,
-                                     const PrecisionPolicy& precision, KvCache& cache,
-                                     const std::vector<GenerationRequest>& requests,
-                                     const GenerationOptions& options, const OnToken& on_token) {
+// Takes the memory that generating will need, unless as much is held: by a training run, or since
+// longer prompts before.
+void reserve(Runtime& runtime, const Model& model, const PrecisionPolicy& precision,
+             const std::vector<GenerationRequest>& requests, const GenerationOptions& options) {
+  const kernels::Stream device = runtime.stream();
+  Runtime meta({.device = kernels::DeviceType::meta, .planned = device.device});
+  const std::unique_ptr<Model> shape = make_model_like(model);
+  shape->parameters().allocate(meta, precision, ParameterSet::Purpose::inference);
+  shape->prepare(meta, generation_positions(model.info(), requests, options));
+  rehearse_generation(meta, *shape, precision, requests, options);
+  const size_t arena = meta.memory().arena_peak();
+  const size_t held = runtime.memory().arena_capacity();
+  if (arena <= held) return;
+  if (const size_t available = available_memory(device) + held; arena > available) {
+    const size_t cache = meta.memory().peak_breakdown()[static_cast<int>(MemoryCategory::kv_cache)];
+    throw Error(ExitCode::out_of_memory, "MEM-PLAN",
+                fmt::format("generating needs {}, {} of it for keys and values",
+                            format_bytes(arena), format_bytes(cache)))
+        .expected("at most " + format_bytes(available) + ", " + memory_source(device))
+        .fix("a smaller --batch-size, or fewer --max-new-tokens");
+  }
+  runtime.memory().reserve_arena(arena);
+}
+
+}  // namespace
+
+std::vector<GenerationResult> generate(Runtime& runtime, Model& model,
+                                       const PrecisionPolicy& precision,
+                                       const std::vector<GenerationRequest>& requests,
+                                       const GenerationOptions& options, const OnToken& on_token) {
   const ModelInfo& info = model.info();
-  const int64_t batch_size = cache.sequences;
+  check_requests(info, requests);
   std::vector<GenerationResult> results(requests.size());
+  if (requests.empty() || options.max_new_tokens <= 0) return results;
+
+  reserve(runtime, model, precision, requests, options);
+  const int64_t capacity = generation_positions(info, requests, options);
+  const int64_t batch_size = batch_size_of(requests, options);
+  KvCache cache = make_kv_cache(runtime, info, precision, batch_size, capacity);
   const int64_t vocab = model.head().shape[0];
 
   for (size_t first = 0; first < requests.size(); first += static_cast<size_t>(batch_size)) {
-    std::vector<Sequence> sequences;
-    for (size_t i = first; i < std::min(requests.size(), first + static_cast<size_t>(batch_size));
-         ++i) {
-      sequences.push_back(
-          {i, static_cast<int64_t>(i - first), requests[i].prompt, requests[i].prompt.size()});
-    }
-    std::vector<Sequence*> active;
-    for (Sequence& s : sequences) active.push_back(&s);
+    std::vector<Sequence> sequences = sequences_from(requests, first, batch_size);
+    std::vector<Sequence*> active = pointers(sequences);
     while (!active.empty()) {
       std::vector<float> values = forward(runtime, model, precision, cache, active);
       std::vector<Sequence*> unfinished;
@@ -167,55 +240,6 @@ std::vector<GenerationResult> decode(Runtime& runtime, Model& model,
     }
   }
   return results;
-}
-
-// Takes the memory that decode() will need, found by running it on the meta device: the prompts of
-// each group, and one token more.
-void reserve(Runtime& runtime, const Model& model, const PrecisionPolicy& precision,
-             int64_t sequences, int64_t capacity, const std::vector<GenerationRequest>& requests,
-             GenerationOptions options) {
-  const kernels::Stream device = runtime.stream();
-  Runtime meta({.device = kernels::DeviceType::meta, .planned = device.device});
-  const std::unique_ptr<Model> shape = make_model_like(model);
-  shape->parameters().allocate(meta, precision, ParameterSet::Purpose::inference);
-  shape->prepare(meta, capacity);
-  const size_t before = meta.memory().persistent_bytes();
-  KvCache cache = make_kv_cache(meta, model.info(), precision, sequences, capacity);
-  const size_t cache_bytes = meta.memory().persistent_bytes() - before;
-  options.max_new_tokens = std::min<int64_t>(options.max_new_tokens, 2);
-  options.eos_ids.clear();
-  decode(meta, *shape, precision, cache, requests, options, nullptr);
-  const size_t arena = meta.memory().arena_peak();
-  const size_t held = runtime.memory().arena_capacity();
-  if (arena <= held) return;  // of a training run, or of longer prompts before
-  if (const size_t available = available_memory(device) + held; cache_bytes + arena > available) {
-    throw Error(ExitCode::out_of_memory, "MEM-PLAN",
-                fmt::format("generating needs {}: {} of cache, {} for the longest prompts",
-                            format_bytes(cache_bytes + arena), format_bytes(cache_bytes),
-                            format_bytes(arena)))
-        .expected("at most " + format_bytes(available) + ", " + memory_source(device))
-        .fix("a smaller --batch-size, or fewer --max-new-tokens");
-  }
-  runtime.memory().reserve_arena(arena);
-}
-
-}  // namespace
-
-std::vector<GenerationResult> generate(Runtime& runtime, Model& model,
-                                       const PrecisionPolicy& precision,
-                                       const std::vector<GenerationRequest>& requests,
-                                       const GenerationOptions& options, const OnToken& on_token) {
-  const ModelInfo& info = model.info();
-  for (size_t i = 0; i < requests.size(); ++i) check_request(info, requests[i], i);
-  if (requests.empty() || options.max_new_tokens <= 0) {
-    return std::vector<GenerationResult>(requests.size());
-  }
-  const int64_t capacity = generation_positions(info, requests, options);
-  const int64_t sequences =
-      std::min(static_cast<int64_t>(requests.size()), std::max<int64_t>(1, options.max_batch));
-  reserve(runtime, model, precision, sequences, capacity, requests, options);
-  KvCache cache = make_kv_cache(runtime, info, precision, sequences, capacity);
-  return decode(runtime, model, precision, cache, requests, options, on_token);
 }
 
 }  // namespace engine

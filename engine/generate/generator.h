@@ -42,12 +42,21 @@ struct GenerationResult {
 using OnToken = std::function<bool(size_t request, int32_t id)>;
 
 // Throws Error GEN-PROMPT (usage) for an empty prompt, an id outside the vocabulary or a prompt
-// longer than the model's positions; NUM-LOGITS (numerical) when logits are not finite.
+// longer than the model's positions.
+void check_requests(const ModelInfo& info, const std::vector<GenerationRequest>& requests);
+
+// Throws what check_requests does, and NUM-LOGITS (numerical) when logits are not finite.
 std::vector<GenerationResult> generate(Runtime& runtime, Model& model,
                                        const PrecisionPolicy& precision,
                                        const std::vector<GenerationRequest>& requests,
                                        const GenerationOptions& options,
                                        const OnToken& on_token = nullptr);
+
+// Runs those passes of generate() that need the most memory, with made-up tokens: on the meta
+// device, finds what it will need.
+void rehearse_generation(Runtime& runtime, Model& model, const PrecisionPolicy& precision,
+                         const std::vector<GenerationRequest>& requests,
+                         const GenerationOptions& options);
 
 // Positions that generating needs at most: for Model::prepare.
 int64_t generation_positions(const ModelInfo& info, const std::vector<GenerationRequest>& requests,

@@ -73,6 +73,7 @@ MemoryPlan plan_training(const ModelFactory& make, const TrainingShape& shape) {
     run_batch(runtime, *model, example_batch(shape.evaluation),
               {.graph = evaluate, .argmax = true});
   }
+  rehearse_generation(runtime, *model, shape.precision, shape.samples, shape.sample_options);
   return plan_of(runtime.memory());
 }
 
@@ -93,6 +94,11 @@ std::vector<MemoryAlternative> smaller_alternatives(const ModelFactory& make,
     out.push_back({change, plan_training(make, changed)});
   };
   TrainingShape changed = shape;
+  if (!shape.samples.empty()) {
+    changed.samples.clear();
+    consider("train.sample.every=0 (no samples)", changed);
+    changed = shape;
+  }
   if (shape.recompute == RecomputePolicy::none) {
     changed.recompute = RecomputePolicy::norms;
     consider("train.recompute=norms (same bits, a few % slower)", changed);

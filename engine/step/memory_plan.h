@@ -8,6 +8,7 @@
 
 #include "engine/config/train_config.h"
 #include "engine/data/batcher.h"
+#include "engine/generate/generator.h"
 #include "engine/step/run_batch.h"
 
 namespace engine {
@@ -39,6 +40,9 @@ struct TrainingShape {
   int64_t max_positions = 0;  // for position tables
   OptimizerConfig optimizer;
   kernels::DeviceType device = kernels::DeviceType::cpu;  // whose workspaces are counted
+  // Texts that are generated between steps; may be empty.
+  std::vector<GenerationRequest> samples;
+  GenerationOptions sample_options;
 };
 
 using ModelFactory = std::function<std::unique_ptr<Model>()>;

@@ -177,6 +177,31 @@ void check_vocabulary(const Model& model, const Tokenizer& tokenizer, const std:
       .fix("use the model's own tokenizer, or a vocab_size that covers it when training anew");
 }
 
+// What train.sample generates.
+void add_samples(const TrainConfig& config, RunSetup& setup) {
+  if (!setup.tokenizer) {
+    throw Error(ExitCode::usage, "CFG-MISSING", "train.sample.prompts needs a tokenizer")
+        .fix("set model.tokenizer");
+  }
+  TrainingShape& shape = setup.training_shape;
+  for (const std::string& prompt : config.train.sample.prompts) {
+    shape.samples.push_back({setup.tokenizer->encode(prompt), shape.samples.size()});
+  }
+  const ModelInfo& info = setup.shape->info();
+  try {
+    check_requests(info, shape.samples);
+  } catch (Error& error) {
+    throw error.where("train.sample.prompts");
+  }
+  shape.sample_options = {.sampling = {},
+                          .seed = config.train.seed,
+                          .max_new_tokens = config.train.sample.max_new_tokens,
+                          .eos_ids = setup.generation_eos};
+  // Samples may run on past the training length.
+  shape.max_positions = std::max(shape.max_positions,
+                                 generation_positions(info, shape.samples, shape.sample_options));
+}
+
 }  // namespace
 
 RunSetup prepare_run(const TrainConfig& config) {
@@ -293,17 +318,7 @@ RunSetup prepare_run(const TrainConfig& config) {
       .max_positions = std::max<int64_t>(config.data.max_length, train_shape.longest),
       .optimizer = config.optimizer,
       .device = setup.device.device};
-  for (const std::string& prompt : config.train.sample.prompts) {
-    if (!setup.tokenizer) {
-      throw Error(ExitCode::usage, "CFG-MISSING", "train.sample.prompts needs a tokenizer")
-          .fix("set model.tokenizer");
-    }
-    setup.sample_prompts.push_back(setup.tokenizer->encode(prompt));
-    // Samples may run on past the training length.
-    const int64_t end = static_cast<int64_t>(setup.sample_prompts.back().size()) +
-                        config.train.sample.max_new_tokens;
-    setup.training_shape.max_positions = std::max(setup.training_shape.max_positions, end);
-  }
+  if (config.train.sample.every > 0) add_samples(config, setup);
   return setup;
 }
 

@@ -32,7 +32,6 @@ struct RunSetup {
   std::vector<int32_t> class_of_label;  // classification: class id of each label of train's data
   std::vector<int32_t> validation_class_of_label;
 
-  std::vector<std::vector<int32_t>> sample_prompts;  // token ids of train.sample.prompts
   // What ends a sample: the ids of generation_config.json, else of config.json, else the
   // tokenizer's EOS.
   std::vector<int32_t> generation_eos;

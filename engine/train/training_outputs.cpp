@@ -118,17 +118,10 @@ void TrainingRun::evaluate_now() {
 }
 
 void TrainingRun::sample_now() {
-  std::vector<GenerationRequest> requests;
-  for (size_t i = 0; i < setup_.sample_prompts.size(); ++i) {
-    requests.push_back({setup_.sample_prompts[i], i});
-  }
   const auto start = TrainingClock::now();
   const std::vector<GenerationResult> results =
-      generate(runtime_, *model_, setup_.precision, requests,
-               {.sampling = {},
-                .seed = config_.train.seed,
-                .max_new_tokens = config_.train.sample.max_new_tokens,
-                .eos_ids = setup_.generation_eos});
+      generate(runtime_, *model_, setup_.precision, setup_.training_shape.samples,
+               setup_.training_shape.sample_options);
   for (size_t i = 0; i < results.size(); ++i) {
     const SampleRecord record{.step = progress_.step,
                               .name = fmt::format("prompt#{}", i + 1),

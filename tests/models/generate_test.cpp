@@ -126,6 +126,39 @@ TEST(Generate, StopsAtEosAtTheContextAndWhenTold) {
   EXPECT_THROW(generate(m.runtime, *m.model, m.precision, {{{101}, 0}}, {}), Error);
 }
 
+void expect_rehearsal_holds(const char* model) {
+  const GoldenModel golden(model);
+  std::vector<GenerationRequest> requests;
+  for (int row = 0; row < golden.rows(); ++row) {
+    std::vector<int32_t> ids = golden.ints("input_ids." + std::to_string(row));
+    ids.resize(std::min<size_t>(ids.size(), static_cast<size_t>(4 + 3 * row)));
+    requests.push_back({ids, static_cast<uint64_t>(row)});
+  }
+  for (const int64_t max_batch : {1, 2, 16}) {
+    const GenerationOptions options{.max_new_tokens = 9, .eos_ids = {}, .max_batch = max_batch};
+    LoadedGolden m(golden, PrecisionPolicy::bf16(), ParameterSet::Purpose::inference);
+    Runtime meta(kernels::DeviceType::meta);
+    const std::unique_ptr<Model> shape = make_model(golden.config, "config.json");
+    shape->parameters().allocate(meta, m.precision, ParameterSet::Purpose::inference);
+    shape->prepare(meta, shape->info().max_positions);
+    rehearse_generation(meta, *shape, m.precision, requests, options);
+    m.runtime.memory().reset_peak();
+    m.runtime.memory().reserve_arena(meta.memory().arena_peak());
+    generate(m.runtime, *m.model, m.precision, requests, options);
+    EXPECT_EQ(m.runtime.memory().unplanned_peak(), 0u) << max_batch;
+    EXPECT_EQ(m.runtime.memory().arena_peak(), meta.memory().arena_peak()) << max_batch;
+    EXPECT_EQ(m.runtime.memory().peak_breakdown(), meta.memory().peak_breakdown()) << max_batch;
+  }
+}
+
+// What a dry run found is enough for generating, whatever the tokens are.
+TEST(Generate, RehearsalFindsTheMemoryItTakes) {
+  for (const char* model : {"gpt2", "llama_tied_llama3rope", "llama_untied_bias"}) {
+    SCOPED_TRACE(model);
+    expect_rehearsal_holds(model);
+  }
+}
+
 TEST(Sampler, TopKKeepsTies) {
   const std::vector<float> z = {1, 3, 2, 2, 0};
   const auto kept = candidates(z, {.do_sample = true, .top_k = 2});

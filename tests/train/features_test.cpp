@@ -86,6 +86,49 @@ TEST(MemoryPlan, IsWhatTheRunTakes) {
   }
 }
 
+// Samples that need more than a step: their cache of keys and values is planned, and it comes out
+// of the memory that the steps use.
+TEST(MemoryPlan, CountsTheCacheOfSamples) {
+  const Workspace w;
+  const std::string prompt = made_up_text(2, 5).substr(0, 32);
+  const Options settings =
+      tiny_llama(w) + Options{"model.config.num_hidden_layers=8",
+                              "train.micro_batch_tokens=32",
+                              "model.config.num_key_value_heads=2",
+                              "train.recompute=block",
+                              "train.sample.every=2",
+                              "train.sample.max_new_tokens=32",
+                              "train.sample.prompts=" +
+                                  nlohmann::json(std::vector<std::string>(12, prompt)).dump()};
+  const RunSetup setup = prepare_run(load_train_config({.path = "", .options = settings}).config);
+  const MemoryPlan plan = plan_training(setup.make_model, setup.training_shape);
+  // 8 layers of keys and values, 12 prompts of 32 + 32 tokens, 16 wide, 4 bytes.
+  EXPECT_EQ(plan.breakdown[static_cast<int>(MemoryCategory::kv_cache)], 8u * 2 * 12 * 64 * 16 * 4);
+  size_t alive = 0;
+  for (const size_t bytes : plan.breakdown) alive += bytes;
+  TrainingShape without = setup.training_shape;
+  without.samples.clear();
+  const size_t total_without = plan_training(setup.make_model, without).total();
+  EXPECT_LT(total_without, plan.total());
+
+  const Outcome outcome = run_here(settings);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.error;
+  EXPECT_NE(outcome.console.find("kv cache"), std::string::npos) << outcome.console;
+  EXPECT_EQ(metrics(w.path() / "run", "sample").size(), 3u * 12);
+  std::istringstream lines(file_bytes(w.path() / "run/metrics.jsonl"));
+  size_t peak = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json record = nlohmann::json::parse(line);
+    if (record["kind"] == "train") peak = std::max<size_t>(peak, record["mem_peak_bytes"]);
+  }
+  EXPECT_EQ(peak, alive);
+
+  const Outcome refused = run_here(
+      settings + Options{fmt::format("train.memory_limit={}", (plan.total() + total_without) / 2)});
+  EXPECT_EQ(refused.code, "MEM-PLAN");
+  EXPECT_NE(refused.error.find("train.sample.every=0"), std::string::npos) << refused.error;
+}
+
 TEST(Evaluation, EarlyStoppingAfterPatienceAndBestIsTheBest) {
   const Workspace w;
   const fs::path out = w.path() / "run";
@@ -205,6 +248,20 @@ TEST(Samples, StopAtTheTokenizersEosAndAreLogged) {
   EXPECT_EQ(samples[0]["prompt"], "a");
   EXPECT_EQ(samples[0]["text"], "b");
   EXPECT_EQ(samples[0]["stop"], "eos");
+}
+
+// Not after the first thousand steps.
+TEST(Samples, PromptsAreCheckedBeforeTheFirstStep) {
+  const Workspace w;
+  const Options settings = tiny_gpt2(w) + Options{"train.sample.every=1000"};
+  for (const std::string& prompt : {std::string(65, 'a'), std::string()}) {
+    const Outcome outcome =
+        run_here(settings + Options{"train.sample.prompts=" + nlohmann::json{prompt}.dump()});
+    EXPECT_EQ(outcome.exit_code, 2) << outcome.error;
+    EXPECT_EQ(outcome.code, "GEN-PROMPT");
+    EXPECT_NE(outcome.error.find("train.sample.prompts"), std::string::npos) << outcome.error;
+    EXPECT_FALSE(fs::exists(w.path() / "run"));
+  }
 }
 
 TEST(Console, SaysWhatTheRunIs) {
