@@ -111,6 +111,7 @@ __global__ void __launch_bounds__(kSortThreads) sort_tokens_kernel(const Sorts p
     };
     for (int i = thread; i < kSortWarps * kDigits; i += kSortThreads) store(counts + i, 0);
     sync_threads();
+#pragma unroll 4
     for (int64_t i = begin + lane; i < end; i += kWarp) {
       atomic_add(own_counts + digit_of(entry(i)), 1);
     }
@@ -140,10 +141,12 @@ __global__ void __launch_bounds__(kSortThreads) sort_tokens_kernel(const Sorts p
     }
     sync_threads();
 
+    Entry next{};  // on its way while the one before finds its place
+    if (begin + lane < end) next = entry(begin + lane);
     for (int64_t first = begin; first < end; first += kWarp) {
       const bool exists = first + lane < end;
-      Entry e{};
-      if (exists) e = entry(first + lane);
+      const Entry e = next;
+      if (first + kWarp + lane < end) next = entry(first + kWarp + lane);
       const int digit = digit_of(e);
       const uint32_t all = ballot(exists), same = lanes_of_digit(digit, all);
       const int rank = count_bits(same & ((1u << lane) - 1));

@@ -102,7 +102,7 @@ TEST_P(OptimizerTest, AdamWFollowsTheTorchTrace) {
 
 TEST_P(OptimizerTest, AdamWUpdatesAllTensors) {
   Random random(1);
-  const std::vector<int64_t> counts = {1, 3, 0, 17, 63, 65, 1000, 70001};
+  const std::vector<int64_t> counts = {1, 3, 0, 17, 63, 65, 1000, 8192, 16385, 70001};
   for (bool bf16 : {false, true}) {
     for (bool zero_grad : {false, true}) {
       for (int64_t t : {1, 2, 1000}) {
