@@ -146,7 +146,7 @@ std::string name_of(const Stream& device) {
 
 std::string device_notice(const Stream& device) {
   if (device.device != DeviceType::simt) return "";
-  return "simt simulates a GPU thread by thread, to check its kernels: some thousand times slower "
+  return "simt simulates a GPU thread by thread, to check its kernels: some hundred times slower "
          "than the CPU device, for tiny models";
 }
 

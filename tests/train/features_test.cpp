@@ -7,6 +7,7 @@
 #include "engine/config/load.h"
 #include "engine/step/memory_plan.h"
 #include "engine/train/run_setup.h"
+#include "tests/support/devices.h"
 #include "tests/train/support.h"
 
 namespace engine::testing {
@@ -54,14 +55,18 @@ TEST(MemoryPlan, TooSmallALimitListsWhatWouldFitAndWritesNothing) {
   EXPECT_FALSE(fs::exists(w.path() / "never"));
 }
 
-TEST(MemoryPlan, IsWhatTheRunTakes) {
+class PlannedMemory : public ::testing::TestWithParam<kernels::DeviceType> {};
+INSTANTIATE_TEST_SUITE_P(Devices, PlannedMemory, ::testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(PlannedMemory, IsWhatTheRunTakes) {
   for (const bool gpt2 : {true, false}) {
     for (const char* recompute : {"none", "norms", "block"}) {
       const Workspace w;
       const Options settings =
           (gpt2 ? tiny_gpt2(w) : tiny_llama(w)) +
           Options{"data.validation_fraction=0.1", "train.micro_batch_tokens=256",
-                  std::string("train.recompute=") + recompute};
+                  "train.max_steps=2", std::string("train.recompute=") + recompute,
+                  std::string("train.device=") + kernels::name_of(GetParam())};
       const Outcome outcome = run_here(settings);
       ASSERT_EQ(outcome.exit_code, 0) << outcome.error;
       const RunSetup setup =
