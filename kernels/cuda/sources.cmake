@@ -3,9 +3,10 @@
 set(ENGINE_GPU_KERNELS
   activation.cu
   attention/attention.cu
-  attention/backward_bf16.cu
   attention/backward_bias.cu
   attention/backward_fp32.cu
+  attention/backward_keys_bf16.cu
+  attention/backward_queries_bf16.cu
   attention/decode.cu
   attention/forward_bf16.cu
   attention/forward_fp32.cu
@@ -18,6 +19,7 @@ set(ENGINE_GPU_KERNELS
   matmul.cu
   matmul/fma.cu
   matmul/mma.cu
+  matmul/parts.cu
   norm/backward.cu
   norm/forward.cu
   operations.cu

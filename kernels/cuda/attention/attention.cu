@@ -98,7 +98,9 @@ void backward_of(const Stream& stream, const AttentionBackward& arguments) {
                                        .bias_sums = workspace.bias_sums,
                                        .total_k = shape.total_k,
                                        .slots = 0};
-  backward(stream, of_device);
+  launch_row_sums(stream, of_device);
+  backward_keys(stream, of_device);
+  backward_queries(stream, of_device);
   if (arguments.d_distance_bias && shape.distance_count > 0) bias_gradient(stream, of_device);
 }
 

@@ -438,28 +438,35 @@ void launch_row_sums(const Stream& stream, const BackwardArguments<T>& arguments
 }
 
 template <typename T, int kDim, bool kExtras>
-void launch_backward(const Stream& stream, BackwardArguments<T> arguments) {
+void launch_backward_keys(const Stream& stream, const BackwardArguments<T>& arguments) {
   using Tiles = BackwardTiles<T, kDim, kExtras>;
   const Problem& problem = arguments.problem;
-  const size_t shared_bytes = BackwardShared<T, kDim, kExtras>::bytes();
-  const int64_t key_slots = count_slots(arguments.total_k, problem.num_sequences, Tiles::kRows);
+  const int64_t slots = count_slots(arguments.total_k, problem.num_sequences, Tiles::kRows);
   launch(stream, "attention_backward_keys", attention_backward_keys_kernel<T, kDim, kExtras>,
-         {.grid = {static_cast<unsigned>(key_slots * problem.num_kv_heads)},
+         {.grid = {static_cast<unsigned>(slots * problem.num_kv_heads)},
           .block = {Tiles::kWarps * kWarp},
-          .shared_bytes = shared_bytes},
+          .shared_bytes = BackwardShared<T, kDim, kExtras>::bytes()},
          arguments);
+}
+
+template <typename T, int kDim, bool kExtras>
+void launch_backward_queries(const Stream& stream, BackwardArguments<T> arguments) {
+  using Tiles = BackwardTiles<T, kDim, kExtras>;
+  const Problem& problem = arguments.problem;
   const int64_t slots = count_slots(problem.total_q, problem.num_sequences, Tiles::kRows);
   arguments.slots = static_cast<int>(slots);
   launch(stream, "attention_backward_queries", attention_backward_queries_kernel<T, kDim, kExtras>,
          {.grid = {static_cast<unsigned>(slots * problem.num_heads)},
           .block = {Tiles::kWarps * kWarp},
-          .shared_bytes = shared_bytes},
+          .shared_bytes = BackwardShared<T, kDim, kExtras>::bytes()},
          arguments);
 }
 
-// The instances for this head_dim and these options: backward_bf16.cu, backward_fp32.cu. First
+// The instances for this head_dim and these options, one file each (backward_fp32.cu: both). First
 // row_sums, which the others read.
-void backward(const Stream& stream, const BackwardArguments<BFloat16>& arguments);
-void backward(const Stream& stream, const BackwardArguments<float>& arguments);
+void backward_keys(const Stream& stream, const BackwardArguments<BFloat16>& arguments);
+void backward_keys(const Stream& stream, const BackwardArguments<float>& arguments);
+void backward_queries(const Stream& stream, const BackwardArguments<BFloat16>& arguments);
+void backward_queries(const Stream& stream, const BackwardArguments<float>& arguments);
 
 }  // namespace engine::kernels::ENGINE_GPU::attention

@@ -2,17 +2,29 @@
 
 namespace engine::kernels::ENGINE_GPU::attention {
 
-void backward(const Stream& stream, const BackwardArguments<float>& arguments) {
+void backward_keys(const Stream& stream, const BackwardArguments<float>& arguments) {
   const int dim = arguments.problem.head_dim;
-  launch_row_sums(stream, arguments);
   if (dim <= 32) {
-    launch_backward<float, 32, true>(stream, arguments);
+    launch_backward_keys<float, 32, true>(stream, arguments);
   } else if (dim <= 64) {
-    launch_backward<float, 64, true>(stream, arguments);
+    launch_backward_keys<float, 64, true>(stream, arguments);
   } else if (dim <= 128) {
-    launch_backward<float, 128, true>(stream, arguments);
+    launch_backward_keys<float, 128, true>(stream, arguments);
   } else {
-    launch_backward<float, 256, true>(stream, arguments);
+    launch_backward_keys<float, 256, true>(stream, arguments);
+  }
+}
+
+void backward_queries(const Stream& stream, const BackwardArguments<float>& arguments) {
+  const int dim = arguments.problem.head_dim;
+  if (dim <= 32) {
+    launch_backward_queries<float, 32, true>(stream, arguments);
+  } else if (dim <= 64) {
+    launch_backward_queries<float, 64, true>(stream, arguments);
+  } else if (dim <= 128) {
+    launch_backward_queries<float, 128, true>(stream, arguments);
+  } else {
+    launch_backward_queries<float, 256, true>(stream, arguments);
   }
 }
 

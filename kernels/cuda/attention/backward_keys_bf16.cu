@@ -6,17 +6,16 @@ namespace {
 template <int kDim>
 void of_dim(const Stream& stream, const BackwardArguments<BFloat16>& arguments) {
   if (arguments.problem.distance_bias || arguments.problem.dropout_p > 0.0f) {
-    launch_backward<BFloat16, kDim, true>(stream, arguments);
+    launch_backward_keys<BFloat16, kDim, true>(stream, arguments);
   } else {
-    launch_backward<BFloat16, kDim, false>(stream, arguments);
+    launch_backward_keys<BFloat16, kDim, false>(stream, arguments);
   }
 }
 
 }  // namespace
 
-void backward(const Stream& stream, const BackwardArguments<BFloat16>& arguments) {
+void backward_keys(const Stream& stream, const BackwardArguments<BFloat16>& arguments) {
   const int dim = arguments.problem.head_dim;
-  launch_row_sums(stream, arguments);
   if (dim <= 32) {
     of_dim<32>(stream, arguments);
   } else if (dim <= 64) {
