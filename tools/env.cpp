@@ -1,4 +1,4 @@
-// engine env: versions, processor, memory.
+// engine env: versions, processor, memory, GPUs.
 #include <fmt/format.h>
 #include <omp.h>
 #include <sched.h>
@@ -12,6 +12,7 @@
 #include <optional>
 #include <sstream>
 
+#include "engine/core/device.h"
 #include "engine/core/file_io.h"
 #include "tools/command_line.h"
 #include "tools/verbs.h"
@@ -115,7 +116,20 @@ nlohmann::ordered_json describe() {
   std::error_code status;
   const auto here = std::filesystem::current_path(status);
   if (!status) env["free disk"] = format_bytes(free_disk_bytes(here));
-  env["devices"] = "cpu";
+  env["devices"] = "cpu, simt";
+  const CudaSurvey cuda = survey_cuda();
+  if (!cuda.built) {
+    env["cuda"] = "not in this build";
+  } else if (cuda.devices.empty()) {
+    env["cuda"] = "none: " + cuda.count.message;
+  }
+  for (size_t i = 0; i < cuda.devices.size(); ++i) {
+    const kernels::DeviceInfo& gpu = cuda.devices[i];
+    env[fmt::format("cuda:{}", i)] =
+        fmt::format("{}, compute capability {}.{}, {} multiprocessors, {}", gpu.name,
+                    gpu.compute_capability / 10, gpu.compute_capability % 10, gpu.multiprocessors,
+                    format_bytes(gpu.total_memory));
+  }
   return env;
 }
 

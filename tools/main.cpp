@@ -10,6 +10,7 @@
 #include <system_error>
 #include <vector>
 
+#include "kernels/api/device.h"
 #include "tools/command_line.h"
 
 namespace engine {
@@ -29,6 +30,18 @@ Error internal_error(const char* what) {
   return Error(ExitCode::internal, "INTERNAL", what)
       .why("a mistake in the program, not in its input")
       .fix("please report this, with the command and the output of `engine env`");
+}
+
+// A call to the GPU failed: the driver's words, and what is usually behind them.
+Error gpu_error(const kernels::GpuError& error) {
+  return Error(ExitCode::internal, "DEV-FAILED", "the GPU stopped working for this process")
+      .found(error.what())
+      .why(
+          "a mistake in a kernel (illegal access, misaligned address), or the GPU or its driver "
+          "failed (Xid messages of dmesg, ECC errors of nvidia-smi -q)")
+      .fix(
+          "run it again: a trained step is only lost back to the last checkpoint (--resume). If it "
+          "happens again at the same place, please report the command and `engine env`");
 }
 
 Error output_error(const std::string& reason) {
@@ -81,6 +94,9 @@ int main(int argc, char** argv) {
   } catch (const engine::Error& error) {
     engine::print_error(error, global);
     return static_cast<int>(error.exit_code());
+  } catch (const engine::kernels::GpuError& error) {
+    engine::print_error(engine::gpu_error(error), global);
+    return static_cast<int>(ExitCode::internal);
   } catch (const std::bad_alloc&) {
     engine::print_error(
         engine::Error(ExitCode::out_of_memory, "MEM-HOST", "the system has no memory left")

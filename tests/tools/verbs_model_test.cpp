@@ -72,6 +72,44 @@ TEST(Generate, ReproducesTheGreedyTextOfLlama2c) {
               golden_run["text_mean_loss"].get<double>(), 1e-5);
 }
 
+TEST(Devices, TheSoftwareGpuSaysWhatTheCpuSays) {
+  ENGINE_REQUIRE_SHARED_DATA(directory, "weights/stories260K");
+  const std::string model = scratch() / "stories_simt";
+  ASSERT_EQ(run("convert " + (directory / "stories260K.bin").string() + " " + model).code, 0);
+  const Json golden_run = Json::parse(read(directory / "golden.json"));
+  const Result result =
+      run("generate " + model + " --ids 1 --greedy --max-new-tokens 40 --json --device simt");
+  ASSERT_EQ(result.code, 0) << result.err;
+  Json ids = Json::parse(result.out)["ids"];
+  ids.insert(ids.begin(), 1);
+  const Json expected(golden_run["greedy_ids"].begin(), golden_run["greedy_ids"].begin() + 41);
+  EXPECT_EQ(ids, expected);
+  EXPECT_TRUE(has(result.err, "note    simt simulates a GPU")) << result.err;
+  Json row{{"input_ids", golden_run["text_ids"]}};
+  const Result eval =
+      run("eval -q " + model + " --json -d " + write("text.jsonl", row.dump()) + " --device simt");
+  ASSERT_EQ(eval.code, 0) << eval.err;
+  EXPECT_NEAR(Json::parse(eval.out)["loss"].get<double>(),
+              golden_run["text_mean_loss"].get<double>(), 1e-5);
+  EXPECT_FALSE(has(eval.err, "simulates")) << eval.err;
+}
+
+TEST(Devices, Mistakes) {
+  for (const std::string verb : {"generate " + golden("gpt2") + " --ids 1",
+                                 "dump " + golden("gpt2") + " -o " + scratch() / "none"}) {
+    const Result unknown = run(verb + " --device gpu");
+    EXPECT_EQ(unknown.code, 2);
+    EXPECT_TRUE(has(unknown.err, "DEV-NAME")) << unknown.err;
+    EXPECT_TRUE(has(unknown.err, "auto, cpu, cuda, cuda:N or simt")) << unknown.err;
+    // No machine has so many GPUs: without CUDA, without a driver and with both it is a mistake.
+    const Result absent = run(verb + " --device cuda:4095");
+    EXPECT_EQ(absent.code, 2);
+    EXPECT_TRUE(has(absent.err, "error[DEV-")) << absent.err;
+    EXPECT_TRUE(has(absent.err, "--device cpu") || has(absent.err, "DEV-INDEX")) << absent.err;
+  }
+  EXPECT_TRUE(has(run("env").out, "cpu, simt"));
+}
+
 TEST(Generate, BatchesStreamsAndSeeds) {
   const std::string verb = "generate " + tiny_model() + " -n 12 --ignore-eos --json ";
   const Result one = run(verb + "--prompt 'the cat'");
@@ -203,17 +241,20 @@ std::string dump_rows(const GoldenModel& model) {
   return rows;
 }
 
-class Dump : public ::testing::TestWithParam<const char*> {};
+class Dump : public ::testing::TestWithParam<DeviceAndModel> {};
 INSTANTIATE_TEST_SUITE_P(Models, Dump,
-                         ::testing::Values("gpt2", "llama_tied_llama3rope", "llama_untied_bias",
-                                           "llama_classifier"),
-                         [](const auto& info) { return std::string(info.param); });
+                         on_every_device("gpt2", "llama_tied_llama3rope", "llama_untied_bias",
+                                         "llama_classifier"),
+                         device_and_model);
 
 // Tolerances as in tests/models/golden_test.cpp: fp32 on both sides, sums in another order.
 TEST_P(Dump, AgreesWithTransformers) {
-  const GoldenModel model(GetParam());
+  const auto [device, name] = GetParam();
+  const GoldenModel model(name);
   const std::string out = scratch() / "dump.safetensors";
-  const Result result = run("dump " + golden(GetParam()) + " --out " + out, dump_rows(model));
+  const Result result =
+      run("dump " + golden(name) + " --out " + out + " --device " + kernels::name_of(device),
+          dump_rows(model));
   ASSERT_EQ(result.code, 0) << result.err;
   const SafetensorsFile dump = SafetensorsFile::open(out);
   int compared = 0;
