@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <utility>
 
 #include "kernels/simt/machine.h"
 
@@ -59,9 +60,26 @@ void count_passes(const Instruction& instruction, KernelWork& work) {
   }
 }
 
-void count(const Instruction& instruction, AccessKind kind, KernelWork& work) {
+// Bytes that lanes asked for, those that several lanes share counted once.
+int64_t distinct_bytes(const Instruction& instruction) {
+  std::array<std::pair<uintptr_t, uintptr_t>, kWarpSize> ranges;
+  for (int i = 0; i < instruction.count; ++i) {
+    const AccessRecord& access = instruction.lanes[i];
+    ranges[i] = {access.address, access.address + access.bytes};
+  }
+  std::sort(ranges.begin(), ranges.begin() + instruction.count);
   int64_t bytes = 0;
-  for (int i = 0; i < instruction.count; ++i) bytes += instruction.lanes[i].bytes;
+  uintptr_t end = 0;
+  for (int i = 0; i < instruction.count; ++i) {
+    const uintptr_t begin = std::max(ranges[i].first, end);
+    if (ranges[i].second > begin) bytes += static_cast<int64_t>(ranges[i].second - begin);
+    end = std::max(end, ranges[i].second);
+  }
+  return bytes;
+}
+
+void count(const Instruction& instruction, AccessKind kind, KernelWork& work) {
+  const int64_t bytes = distinct_bytes(instruction);
   switch (kind) {
     case AccessKind::global_read:
       ++work.global_reads;

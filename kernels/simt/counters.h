@@ -18,8 +18,8 @@ namespace engine::kernels::simt {
 
 struct KernelWork {
   int64_t launches = 0, blocks = 0;
-  // Device memory: warp instructions, bytes that lanes asked for, 32-byte sectors that were moved
-  // for them. All bytes used: sectors * 32 == bytes.
+  // Device memory: warp instructions, bytes that their lanes asked for (once where lanes share
+  // them), 32-byte sectors that were moved for them. All bytes used: sectors * 32 == bytes.
   int64_t global_reads = 0, global_read_bytes = 0, global_read_sectors = 0;
   int64_t global_writes = 0, global_write_bytes = 0, global_write_sectors = 0;
   int64_t bulk_read_bytes = 0, bulk_write_bytes = 0;  // TMA and other bulk copies
