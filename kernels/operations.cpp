@@ -32,6 +32,7 @@ Operations plan(const Operations& device) {
   return {
       .name = "meta",
       .matmul = nothing<Matmul>,
+      .matmul_workspace = device.matmul_workspace,
       .column_sum = nothing<ColumnSum>,
       .attention_forward = nothing<AttentionForward>,
       .attention_backward = nothing<AttentionBackward>,

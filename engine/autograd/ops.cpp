@@ -108,16 +108,19 @@ Variable linear(Graph& graph, const Variable& x, Parameter& weight, Parameter* b
     if (weight.trainable) {
       const Tensor& input = x_value->get();
       // dW[out, in] += dyᵀ x, or its transpose for [in, out].
-      graph.ops().matmul(graph.stream(), {.a = out_in ? dy.data() : input.data(),
-                                          .b = out_in ? input.data() : dy.data(),
-                                          .d = weight.grad.data(),
-                                          .m = out_in ? out : in,
-                                          .n = out_in ? in : out,
-                                          .k = n,
-                                          .transpose_a = true,
-                                          .accumulate = true,
-                                          .input_dtype = dtype,
-                                          .output_dtype = DType::f32});
+      kernels::Matmul product{.a = out_in ? dy.data() : input.data(),
+                              .b = out_in ? input.data() : dy.data(),
+                              .d = weight.grad.data(),
+                              .m = out_in ? out : in,
+                              .n = out_in ? in : out,
+                              .k = n,
+                              .transpose_a = true,
+                              .accumulate = true,
+                              .input_dtype = dtype,
+                              .output_dtype = DType::f32};
+      const Tensor workspace = graph.runtime().workspace(graph.ops().matmul_workspace(product));
+      product.workspace = workspace.data();
+      graph.ops().matmul(graph.stream(), product);
     }
     if (!x_grad->needed) return;
     Tensor dx = graph.runtime().transient({n, in}, dtype);

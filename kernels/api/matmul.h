@@ -11,6 +11,9 @@
 // dtypes: A and B alike, f32 or bf16; D f32 or bf16; sums are in fp32. bias has the dtype of A.
 // m, n or k may be 0 (k = 0 gives bias or 0, or leaves D as it is when accumulating).
 // The result does not depend on the number of threads.
+//
+// Given a workspace of matmul_workspace() bytes, a product with few elements and a long k may be
+// cut along k, its parts summed in order: same bits whenever it runs on the same device.
 #pragma once
 
 #include "kernels/api/types.h"
@@ -29,6 +32,7 @@ struct Matmul {
   bool accumulate = false;
   DType input_dtype = DType::f32;   // of a, b, bias
   DType output_dtype = DType::f32;  // of d
+  void* workspace = nullptr;        // matmul_workspace() bytes, or null
 };
 
 // Gradient of a bias: out[n] (+)= Σ_m x[m, n]. out is fp32.

@@ -26,6 +26,7 @@ struct Operations {
   const char* name;
 
   void (*matmul)(Stream, const Matmul&);
+  size_t (*matmul_workspace)(const Matmul&);  // pointers are not read
   void (*column_sum)(Stream, const ColumnSum&);
 
   void (*attention_forward)(Stream, const AttentionForward&);

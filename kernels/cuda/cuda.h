@@ -27,6 +27,7 @@ int multiprocessors(Stream stream);
 int compute_capability(Stream stream);
 
 void matmul(Stream stream, const Matmul& arguments);
+size_t matmul_workspace(const Matmul& arguments);
 void column_sum(Stream stream, const ColumnSum& arguments);
 
 void attention_forward(Stream stream, const AttentionForward& arguments);

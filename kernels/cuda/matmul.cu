@@ -2,6 +2,7 @@
 //   matmul/wgmma.cu bf16, Hopper's tensor cores; rows on 16-byte boundaries, not the smallest
 //   matmul/mma.cu   bf16, tensor cores by mma.sync (sm_80 and newer)
 //   matmul/fma.cu   fp32, exact products and fp32 sums
+//   matmul/parts.cu adds up the parts of a product that was cut along k
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/matmul/problem.h"
 #include "kernels/cuda/matmul/wgmma.h"
@@ -22,6 +23,63 @@ bool on_hopper([[maybe_unused]] Stream stream, [[maybe_unused]] const MatmulProb
 bool on_vectors(const void* data, int64_t stride, DType dtype) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 &&
          stride * static_cast<int64_t>(size_of(dtype)) % 16 == 0;
+}
+
+void multiply(Stream stream, const MatmulProblem& problem, DType input) {
+  if (input == DType::f32) {
+    matmul_fma(stream, problem);
+  } else if (!on_hopper(stream, problem)) {
+    matmul_mma(stream, problem);
+  }
+}
+
+// --- Parts of k (matmul/parts.cu) --------------------------------------------------------------
+
+// Sums of a part lie in whole tiles of rows, each on 16-byte boundaries.
+int64_t part_rows(int64_t m) {
+  return ceil_div<int64_t>(m, 128) * 128;
+}
+int64_t part_columns(int64_t n) {
+  return ceil_div<int64_t>(n, 4) * 4;
+}
+int part_depth(int64_t k, int parts) {
+  return static_cast<int>(ceil_div<int64_t>(ceil_div<int64_t>(k, parts), 64) * 64);
+}
+int64_t tiles_of(int64_t m, int64_t n) {
+  return ceil_div<int64_t>(m, 128) * ceil_div<int64_t>(n, 128);
+}
+
+// By the shape alone, for the workspace: at least 512 of k in each, 64 MiB in all; from 512 tiles
+// on, GPUs are busy without.
+int most_parts(int64_t m, int64_t n, int64_t k) {
+  constexpr int64_t kMost = 16, kShortest = 512, kBytes = int64_t{64} << 20;
+  if (m == 0 || n == 0 || tiles_of(m, n) >= 512) return 1;
+  int64_t parts = k / kShortest < kMost ? k / kShortest : kMost;
+  const int64_t fitting = kBytes / (part_rows(m) * part_columns(n) * 4);
+  if (parts > fitting) parts = fitting;
+  return parts < 2 ? 1 : static_cast<int>(parts);
+}
+
+// What takes least cycles: waves of 128 x 128 tiles, then adding the parts up at 20 bytes per cycle
+// and multiprocessor. Parts must be worth their while.
+int choose_parts(Stream stream, const MatmulProblem& p, DType input) {
+  const int most = most_parts(p.m, p.n, p.k), available = multiprocessors(stream);
+  const double cycles_per_k = input == DType::f32 ? 128 : compute_capability(stream) == 90 ? 8 : 16;
+  const auto cycles = [&](int parts) {
+    const int64_t waves = ceil_div<int64_t>(parts * tiles_of(p.m, p.n), available);
+    const int64_t k = parts == 1 ? p.k : part_depth(p.k, parts);
+    const double sum = parts == 1 ? 0.0 : 3000.0 + 8.0 * parts * p.m * p.n / (20.0 * available);
+    return static_cast<double>(waves) * (static_cast<double>(k) * cycles_per_k + 2000.0) + sum;
+  };
+  int best = 1;
+  double least = 0.9 * cycles(1);
+  for (int parts = 2; parts <= most; ++parts) {
+    if (cycles(parts) < least) {
+      best = parts;
+      least = cycles(parts);
+    }
+  }
+  return best;
 }
 
 }  // namespace
@@ -61,11 +119,25 @@ void matmul_within(Stream stream, const Matmul& p, const DeviceExtent& extent) {
                               .vectors_b = on_vectors(p.b, ldb, p.input_dtype),
                               .vectors_d = on_vectors(p.d, ldd, p.output_dtype),
                               .extent = extent};
-  if (p.input_dtype == DType::f32) {
-    matmul_fma(stream, problem);
-  } else if (!on_hopper(stream, problem)) {
-    matmul_mma(stream, problem);
-  }
+  const int parts = p.workspace ? choose_parts(stream, problem, p.input_dtype) : 1;
+  if (parts == 1) return multiply(stream, problem, p.input_dtype);
+  MatmulProblem split = problem;
+  split.d = p.workspace;
+  split.ldd = part_columns(p.n);
+  split.part_stride = part_rows(p.m) * split.ldd;
+  split.part_k = part_depth(p.k, parts);
+  split.parts = ceil_div(problem.k, split.part_k);
+  split.bias = nullptr;
+  split.accumulate = split.output_bf16 = false;
+  split.vectors_d = true;
+  multiply(stream, split, p.input_dtype);
+  matmul_sum_parts(stream, problem, split, p.input_dtype);
+}
+
+size_t matmul_workspace(const Matmul& p) {
+  const int parts = most_parts(p.m, p.n, p.k);
+  if (parts == 1) return 0;
+  return static_cast<size_t>(parts * part_rows(p.m) * part_columns(p.n)) * sizeof(float);
 }
 
 void matmul(Stream stream, const Matmul& arguments) {

@@ -7,6 +7,7 @@ const Operations& table() {
   static constexpr Operations operations = {
       .name = kDeviceName,
       .matmul = matmul,
+      .matmul_workspace = matmul_workspace,
       .column_sum = column_sum,
       .attention_forward = attention_forward,
       .attention_backward = attention_backward,

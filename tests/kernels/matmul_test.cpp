@@ -70,12 +70,13 @@ struct Case {
   bool transpose_a = false, transpose_b = false, accumulate = false, bias = false;
   DType input = DType::f32, output = DType::f32;
   int64_t extra = 0;  // elements between rows that are not part of the matrix
+  bool workspace = false;
 
   std::string text() const {
     return std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k) +
            (transpose_a ? " TA" : "") + (transpose_b ? " TB" : "") + (accumulate ? " +=" : "") +
-           (bias ? " bias" : "") + " " + name_of(input) + " -> " + name_of(output) + " extra " +
-           std::to_string(extra);
+           (bias ? " bias" : "") + (workspace ? " workspace" : "") + " " + name_of(input) + " -> " +
+           name_of(output) + " extra " + std::to_string(extra);
   }
 };
 
@@ -109,21 +110,25 @@ void run_case(Stream stream, const Case& c, Data data, Random& random) {
   DeviceArray device_bias(stream, c.input, bias);
   const Values nothing(static_cast<size_t>(c.m * c.n), NAN);
   DeviceArray d(stream, c.output, with_gaps(c.accumulate ? before : nothing, c.m, c.n, ldd));
-  operations(stream).matmul(stream, {.a = device_a.data(),
-                                     .b = device_b.data(),
-                                     .bias = c.bias ? device_bias.data() : nullptr,
-                                     .d = d.data(),
-                                     .m = c.m,
-                                     .n = c.n,
-                                     .k = c.k,
-                                     .lda = c.extra ? lda : 0,
-                                     .ldb = c.extra ? ldb : 0,
-                                     .ldd = c.extra ? ldd : 0,
-                                     .transpose_a = c.transpose_a,
-                                     .transpose_b = c.transpose_b,
-                                     .accumulate = c.accumulate,
-                                     .input_dtype = c.input,
-                                     .output_dtype = c.output});
+  Matmul arguments{.a = device_a.data(),
+                   .b = device_b.data(),
+                   .bias = c.bias ? device_bias.data() : nullptr,
+                   .d = d.data(),
+                   .m = c.m,
+                   .n = c.n,
+                   .k = c.k,
+                   .lda = c.extra ? lda : 0,
+                   .ldb = c.extra ? ldb : 0,
+                   .ldd = c.extra ? ldd : 0,
+                   .transpose_a = c.transpose_a,
+                   .transpose_b = c.transpose_b,
+                   .accumulate = c.accumulate,
+                   .input_dtype = c.input,
+                   .output_dtype = c.output};
+  const size_t bytes = operations(stream).matmul_workspace(arguments);
+  DeviceArray workspace(stream, DType::u8, static_cast<int64_t>(c.workspace ? bytes : 0));
+  if (c.workspace && bytes > 0) arguments.workspace = workspace.data();
+  operations(stream).matmul(stream, arguments);
 
   const reference::MatmulInputs in{c.m,       c.n,           c.k,          a_columns,
                                    b_columns, c.transpose_a, c.transpose_b};
@@ -345,6 +350,39 @@ TEST_P(MatmulTest, EdgesOfTiles) {
       EXPECT_TRUE(kernels.contains(kernel)) << kernel << " was not chosen";
     }
   }
+}
+
+// Few elements and a long k: what a GPU cuts along k when it is given room.
+TEST_P(MatmulTest, LongSumsInParts) {
+  Random random(12);
+  simt::start_counting();
+  int number = 0;
+  for (auto [m, n, k] :
+       {std::array<int64_t, 3>{72, 136, 1100}, {64, 64, 2100}, {133, 70, 1030}, {1, 5, 1500}}) {
+    for (DType input : kFloats) {
+      for (int transposes = 0; transposes < 4; ++transposes) {
+        const int turn = number++ % 7;
+        run_case(stream(),
+                 {.m = m,
+                  .n = n,
+                  .k = k,
+                  .transpose_a = (transposes & 1) != 0,
+                  .transpose_b = (transposes & 2) != 0,
+                  .accumulate = (turn & 1) != 0,
+                  .bias = (turn & 2) != 0,
+                  .input = input,
+                  .output = kFloats[turn / 4],
+                  .extra = turn == 6 ? 3 : 0,
+                  .workspace = true},
+                 Data::integers, random);
+      }
+      run_case(stream(),
+               {.m = m, .n = n, .k = k, .transpose_a = true, .input = input, .workspace = true},
+               Data::normal, random);
+    }
+  }
+  const auto kernels = simt::stop_counting();
+  if (simulated()) EXPECT_TRUE(kernels.contains("matmul_sum_parts"));
 }
 
 TEST_P(MatmulTest, EmptySizes) {

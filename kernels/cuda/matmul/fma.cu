@@ -49,32 +49,36 @@ template <int Extent, int Threads>
 class FmaTileCopy {
  public:
   ENGINE_DEVICE FmaTileCopy(const void* operand, int64_t stride, bool k_contiguous, bool vectors,
-                            int first, int extent, int k)
-      : stride_(stride), k_contiguous_(k_contiguous), vectors_(vectors && !k_contiguous), k_(k) {
+                            int first, int extent, const DepthRange& depths)
+      : stride_(stride), k_contiguous_(k_contiguous), vectors_(vectors && !k_contiguous) {
     const int thread = static_cast<int>(threadIdx.x);
+    int k, mn;
     if (k_contiguous) {  // 8 lanes along k, then the next row
-      row_ = thread % 8;
-      mn_ = thread / 8;
+      k = thread % 8;
+      mn = thread / 8;
     } else if (vectors) {
-      row_ = thread / (Extent / 4);
-      mn_ = thread % (Extent / 4) * 4;
+      k = thread / (Extent / 4);
+      mn = thread % (Extent / 4) * 4;
     } else {
-      row_ = thread / Extent;
-      mn_ = thread % Extent;
+      k = thread / Extent;
+      mn = thread % Extent;
     }
-    left_ = extent - first - mn_;
-    source_ = static_cast<const float*>(operand) +
-              (k_contiguous ? (first + mn_) * stride + row_ : row_ * stride + first + mn_);
+    target_ = k * kStride + mn;
+    left_ = extent - first - mn;
+    k_left_ = depths.k - k;
+    source_ = static_cast<const float*>(operand) + depths.first * (k_contiguous ? 1 : stride) +
+              (k_contiguous ? (first + mn) * stride + k : k * stride + first + mn);
   }
   ENGINE_DEVICE void start(Shared<float> tile, int depth) const {
-    const auto to = tile + row_ * kStride + mn_;
+    const auto to = tile + target_;
+    const int k_left = k_left_ - depth;
     if (k_contiguous_) {
 #pragma unroll
       for (int half = 0; half < kFmaDepth / 8; ++half) {
 #pragma unroll
         for (int i = 0; i < Extent * 8 / Threads; ++i) {
           constexpr int kAtATime = Threads / 8;
-          const bool inside = depth + half * 8 + row_ < k_ && i * kAtATime < left_;
+          const bool inside = half * 8 < k_left && i * kAtATime < left_;
           copy_async_4(to + half * 8 * kStride + i * kAtATime,
                        source_ + i * kAtATime * stride_ + depth + half * 8, inside);
         }
@@ -85,7 +89,7 @@ class FmaTileCopy {
       for (int i = 0; i < kFmaDepth / kAtATime; ++i) {
         const int row = depth + i * kAtATime;
         copy_async_16_partial(to + i * kAtATime * kStride, source_ + row * stride_,
-                              row + row_ < k_ ? clamp_to(left_, 4) * 4 : 0);
+                              i * kAtATime < k_left ? clamp_to(left_, 4) * 4 : 0);
       }
     } else {
       constexpr int kAtATime = Threads / Extent;
@@ -93,7 +97,7 @@ class FmaTileCopy {
       for (int i = 0; i < kFmaDepth / kAtATime; ++i) {
         const int row = depth + i * kAtATime;
         copy_async_4(to + i * kAtATime * kStride, source_ + row * stride_,
-                     row + row_ < k_ && left_ > 0);
+                     i * kAtATime < k_left && left_ > 0);
       }
     }
   }
@@ -104,58 +108,60 @@ class FmaTileCopy {
   const float* source_;
   int64_t stride_;
   bool k_contiguous_, vectors_;
-  int k_, row_, mn_, left_;
+  int target_, left_, k_left_;
 };
 
 template <typename Shape, typename T>
-ENGINE_DEVICE void write_tile(const MatmulProblem& p, const MatmulSizes& sizes,
+ENGINE_DEVICE void write_tile(const MatmulProblem& p, const MatmulSizes& sizes, int part_of_k,
                               const float (&d)[Shape::kRowGroups * 4][8], int row, int column) {
-  const auto row_of = [&](int i) { return row + i / 4 * 32 + i % 4; };
 #pragma unroll
   for (int part = 0; part < 2; ++part) {
     const int first = column + part * 16, left = sizes.n - first;
     float bias[4];
     load_bias<4, float>(bias, p.bias, first, sizes.n);
-    // All that is added to is read before anything is written: one wait for memory, not many.
-    float before[Shape::kRowGroups * 4][4] = {};
-    if (p.accumulate) {
 #pragma unroll
-      for (int i = 0; i < Shape::kRowGroups * 4; ++i) {
-        if (row_of(i) < sizes.m) {
-          load_four(before[i], static_cast<const T*>(p.d) + row_of(i) * p.ldd + first, left,
-                    p.vectors_d);
+    for (int group = 0; group < Shape::kRowGroups; ++group) {
+      const int top = row + group * 32;
+      T* const to = static_cast<T*>(p.d) + part_of_k * p.part_stride + top * p.ldd + first;
+      // What is added to is read before anything is written: few waits for memory.
+      float before[4][4] = {};
+      if (p.accumulate) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          if (top + i < sizes.m) load_four(before[i], to + i * p.ldd, left, p.vectors_d);
         }
       }
-    }
 #pragma unroll
-    for (int i = 0; i < Shape::kRowGroups * 4; ++i) {
-      float sum[4];
+      for (int i = 0; i < 4; ++i) {
+        float sum[4];
 #pragma unroll
-      for (int j = 0; j < 4; ++j) sum[j] = d[i][part * 4 + j] + (bias[j] + before[i][j]);
-      if (row_of(i) < sizes.m) {
-        store_four(static_cast<T*>(p.d) + row_of(i) * p.ldd + first, sum, left, p.vectors_d);
+        for (int j = 0; j < 4; ++j) {
+          sum[j] = d[group * 4 + i][part * 4 + j] + (bias[j] + before[i][j]);
+        }
+        if (top + i < sizes.m) store_four(to + i * p.ldd, sum, left, p.vectors_d);
       }
     }
   }
 }
 
 template <typename Shape>
-__global__ void __launch_bounds__(Shape::kThreads) matmul_fma_kernel(const MatmulProblem p) {
+__global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
+    matmul_fma_kernel(const MatmulProblem p) {
   constexpr int kHeight = Shape::kRowGroups * 4;
   const MatmulSizes sizes = sizes_within(p);
-  const TilePosition tile = tile_position(static_cast<int>(blockIdx.x), ceil_div(p.m, Shape::kRows),
-                                          ceil_div(p.n, Shape::kColumns));
-  const int row = tile.row * Shape::kRows, column = tile.column * Shape::kColumns;
+  const BlockWork work = block_work(p, sizes, static_cast<int>(blockIdx.x),
+                                    ceil_div(p.m, Shape::kRows), ceil_div(p.n, Shape::kColumns));
+  const int row = work.tile.row * Shape::kRows, column = work.tile.column * Shape::kColumns;
   if (row >= sizes.m) return;
-  const int depths = ceil_div(sizes.k, kFmaDepth);
+  const int depths = ceil_div(work.depths.k, kFmaDepth);
   if (depths == 0 && p.accumulate && !p.bias) return;
 
   SharedMemory shared;
   const auto stages = shared.take<float>(kFmaStages * Shape::kStageFloats);
   const FmaTileCopy<Shape::kRows, Shape::kThreads> copy_a(p.a, p.lda, !p.transpose_a, p.vectors_a,
-                                                          row, sizes.m, sizes.k);
+                                                          row, sizes.m, work.depths);
   const FmaTileCopy<Shape::kColumns, Shape::kThreads> copy_b(p.b, p.ldb, p.transpose_b, p.vectors_b,
-                                                             column, sizes.n, sizes.k);
+                                                             column, sizes.n, work.depths);
   const auto start_copy = [&](int stage, int depth) {
     if (depth < depths) {
       const auto to = stages + stage * Shape::kStageFloats;
@@ -206,16 +212,18 @@ __global__ void __launch_bounds__(Shape::kThreads) matmul_fma_kernel(const Matmu
   copy_async_wait_group<0>();
 
   if (p.output_bf16) {
-    write_tile<Shape, BFloat16>(p, sizes, d, row + thread_row, column + thread_column);
+    write_tile<Shape, BFloat16>(p, sizes, work.depths.part, d, row + thread_row,
+                                column + thread_column);
   } else {
-    write_tile<Shape, float>(p, sizes, d, row + thread_row, column + thread_column);
+    write_tile<Shape, float>(p, sizes, work.depths.part, d, row + thread_row,
+                             column + thread_column);
   }
 }
 
 template <typename Shape>
 void start(Stream stream, const MatmulProblem& p) {
   const int64_t tiles =
-      ceil_div<int64_t>(p.m, Shape::kRows) * ceil_div<int64_t>(p.n, Shape::kColumns);
+      p.parts * ceil_div<int64_t>(p.m, Shape::kRows) * ceil_div<int64_t>(p.n, Shape::kColumns);
   require(tiles < INT32_MAX, "matmul: more tiles than a grid has blocks");
   launch(stream, Shape::kName, matmul_fma_kernel<Shape>,
          {.grid = {static_cast<unsigned>(tiles)},

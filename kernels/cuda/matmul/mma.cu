@@ -52,23 +52,24 @@ template <typename Shape, bool TransposeA, bool TransposeB>
 struct AlignedOperands {
   TileCopy<Shape::kRows, !TransposeA, Shape::kThreads> a;
   TileCopy<Shape::kColumns, TransposeB, Shape::kThreads> b;
-  ENGINE_DEVICE AlignedOperands(const MatmulProblem& p, const MatmulSizes& sizes, int row,
-                                int column)
-      : a(p.a, p.lda, row, sizes.m, sizes.k), b(p.b, p.ldb, column, sizes.n, sizes.k) {}
+  ENGINE_DEVICE AlignedOperands(const MatmulProblem& p, const MatmulSizes& sizes,
+                                const DepthRange& depths, int row, int column)
+      : a(p.a, p.lda, row, sizes.m, depths), b(p.b, p.ldb, column, sizes.n, depths) {}
 };
 template <typename Shape>
 struct AnyOperands {
   TileCopyByElement<Shape::kRows, Shape::kThreads> a;
   TileCopyByElement<Shape::kColumns, Shape::kThreads> b;
-  ENGINE_DEVICE AnyOperands(const MatmulProblem& p, const MatmulSizes& sizes, int row, int column)
-      : a(p.a, p.transpose_a ? 1 : p.lda, p.transpose_a ? p.lda : 1, row, sizes.m, sizes.k),
-        b(p.b, p.transpose_b ? p.ldb : 1, p.transpose_b ? 1 : p.ldb, column, sizes.n, sizes.k) {}
+  ENGINE_DEVICE AnyOperands(const MatmulProblem& p, const MatmulSizes& sizes,
+                            const DepthRange& depths, int row, int column)
+      : a(p.a, p.transpose_a ? 1 : p.lda, p.transpose_a ? p.lda : 1, row, sizes.m, depths),
+        b(p.b, p.transpose_b ? p.ldb : 1, p.transpose_b ? 1 : p.ldb, column, sizes.n, depths) {}
 };
 
 // A warp's sums to D, 16 rows at a time: from the registers of the mma into shared memory, and from
 // there four columns per lane.
 template <typename Shape, typename T, int kDown, int kAcross>
-ENGINE_DEVICE void write_tile(const MatmulProblem& p, const MatmulSizes& sizes,
+ENGINE_DEVICE void write_tile(const MatmulProblem& p, const MatmulSizes& sizes, int part,
                               const float (&d)[kDown][kAcross][4], Shared<float> sums, int row,
                               int column) {
   constexpr int kLanes = Shape::kWarpColumns / 4, kRowsAtATime = kWarp / kLanes;
@@ -79,7 +80,7 @@ ENGINE_DEVICE void write_tile(const MatmulProblem& p, const MatmulSizes& sizes,
 #pragma unroll
   for (int i = 0; i < kDown; ++i) {
     const int first = row + i * 16 + lane / kLanes;
-    T* const to = static_cast<T*>(p.d) + first * p.ldd + column + j;
+    T* const to = static_cast<T*>(p.d) + part * p.part_stride + first * p.ldd + column + j;
     // All that is added to is read before anything is written: one wait for memory, not many.
     float before[kPasses][4] = {};
     if (p.accumulate) {
@@ -115,11 +116,11 @@ __global__ void __launch_bounds__(Shape::kThreads) matmul_mma_kernel(const Matmu
   constexpr int kDown = Shape::kWarpRows / 16, kAcross = Shape::kWarpColumns / 8;
   constexpr int kStages = Shape::kStages, kSteps = kDepth / 16;
   const MatmulSizes sizes = sizes_within(p);
-  const TilePosition tile = tile_position(static_cast<int>(blockIdx.x), ceil_div(p.m, Shape::kRows),
-                                          ceil_div(p.n, Shape::kColumns));
-  const int row = tile.row * Shape::kRows, column = tile.column * Shape::kColumns;
+  const BlockWork work = block_work(p, sizes, static_cast<int>(blockIdx.x),
+                                    ceil_div(p.m, Shape::kRows), ceil_div(p.n, Shape::kColumns));
+  const int row = work.tile.row * Shape::kRows, column = work.tile.column * Shape::kColumns;
   if (row >= sizes.m) return;
-  const int depths = ceil_div(sizes.k, kDepth);
+  const int depths = ceil_div(work.depths.k, kDepth);
   if (depths == 0 && p.accumulate && !p.bias) return;
 
   SharedMemory shared;
@@ -127,7 +128,7 @@ __global__ void __launch_bounds__(Shape::kThreads) matmul_mma_kernel(const Matmu
   const auto stage_a = [&](int stage) { return stages + stage * Shape::kStageElements; };
   const auto stage_b = [&](int stage) { return stage_a(stage) + Shape::kRows * kDepth; };
 
-  const Operands operands(p, sizes, row, column);
+  const Operands operands(p, sizes, work.depths, row, column);
   const auto start_copy = [&](int stage, int depth) {
     if (depth < depths) {
       operands.a.start(stage_a(stage), depth * kDepth);
@@ -188,16 +189,18 @@ __global__ void __launch_bounds__(Shape::kThreads) matmul_mma_kernel(const Matmu
   sync_threads();  // the stages become room for D
   const auto sums = stages.template as<float>() + warp_index() * 16 * Shape::kOutStride;
   if (p.output_bf16) {
-    write_tile<Shape, BFloat16>(p, sizes, d, sums, row + warp_row, column + warp_column);
+    write_tile<Shape, BFloat16>(p, sizes, work.depths.part, d, sums, row + warp_row,
+                                column + warp_column);
   } else {
-    write_tile<Shape, float>(p, sizes, d, sums, row + warp_row, column + warp_column);
+    write_tile<Shape, float>(p, sizes, work.depths.part, d, sums, row + warp_row,
+                             column + warp_column);
   }
 }
 
 template <typename Shape, typename Operands>
 void start(Stream stream, const MatmulProblem& p) {
   const int64_t tiles =
-      ceil_div<int64_t>(p.m, Shape::kRows) * ceil_div<int64_t>(p.n, Shape::kColumns);
+      p.parts * ceil_div<int64_t>(p.m, Shape::kRows) * ceil_div<int64_t>(p.n, Shape::kColumns);
   require(tiles < INT32_MAX, "matmul: more tiles than a grid has blocks");
   launch(stream, Shape::kName, matmul_mma_kernel<Shape, Operands>,
          {.grid = {static_cast<unsigned>(tiles)},

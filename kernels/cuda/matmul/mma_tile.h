@@ -27,20 +27,23 @@ class TileCopy {
  public:
   static constexpr bool kContiguous = KContiguous;
 
-  ENGINE_DEVICE TileCopy(const void* operand, int64_t stride, int first, int extent, int k)
+  // Rows or columns from `first` on, of `extent`; k of `depths`.
+  ENGINE_DEVICE TileCopy(const void* operand, int64_t stride, int first, int extent,
+                         const DepthRange& depths)
       : stride_(stride) {
     const int thread = static_cast<int>(threadIdx.x);
     row_ = thread / kChunks;
     const int chunk = thread % kChunks;
     target_ = row_ * kRowElements + (chunk ^ swizzle(row_)) * 8;
-    const auto* const base = static_cast<const BFloat16*>(operand);
+    const auto* const base =
+        static_cast<const BFloat16*>(operand) + depths.first * (KContiguous ? int64_t{1} : stride);
     if constexpr (KContiguous) {
       source_ = base + (first + row_) * stride + chunk * 8;
       rows_left_ = extent - first;
-      elements_left_ = k - chunk * 8;
+      elements_left_ = depths.k - chunk * 8;
     } else {
       source_ = base + row_ * stride + first + chunk * 8;
-      rows_left_ = k;
+      rows_left_ = depths.k;
       elements_left_ = extent - first - chunk * 8;
     }
   }
@@ -82,12 +85,13 @@ class TileCopyByElement {
   static constexpr bool kContiguous = true;
 
   ENGINE_DEVICE TileCopyByElement(const void* operand, int64_t mn_stride, int64_t k_stride,
-                                  int first, int extent, int k)
-      : source_(static_cast<const BFloat16*>(operand) + first * mn_stride),
+                                  int first, int extent, const DepthRange& depths)
+      : source_(static_cast<const BFloat16*>(operand) + first * mn_stride +
+                depths.first * k_stride),
         mn_stride_(mn_stride),
         k_stride_(k_stride),
         mn_left_(extent - first),
-        k_(k) {}
+        k_(depths.k) {}
   ENGINE_DEVICE void start(Shared<BFloat16> tile, int depth) const {
     const int thread = static_cast<int>(threadIdx.x);
     for (int i = thread; i < Extent * kDepth; i += Threads) {

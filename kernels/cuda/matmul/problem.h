@@ -1,7 +1,7 @@
 // A matrix product as the kernels of this folder take it.
 //
-// Every element of D is the sum over k in ascending order, in one accumulator, whatever the tile:
-// its bits depend neither on the shape of the grid nor on the number of multiprocessors.
+// Every element of D is the sum over k in ascending order, in one accumulator, whatever the tile.
+// Only with a workspace k may be cut into parts, as many as this GPU's multiprocessors ask for.
 #pragma once
 
 #include "kernels/api/matmul.h"
@@ -35,7 +35,14 @@ struct MatmulProblem {
   bool output_bf16;
   bool vectors_a, vectors_b, vectors_d;  // rows start on 16-byte boundaries
   DeviceExtent extent;
+  // Part i of k, `part_k` long (a multiple of 64), goes to d + i * part_stride.
+  int parts = 1, part_k = INT32_MAX;
+  int64_t part_stride = 0;
 };
+
+// Adds up what `split` computed, in order, and finishes `whole`: parts.cu.
+void matmul_sum_parts(Stream stream, const MatmulProblem& whole, const MatmulProblem& split,
+                      DType input);
 
 // bf16 on tensor cores (mma.cu) and fp32 on the arithmetic units (fma.cu).
 void matmul_mma(Stream stream, const MatmulProblem& problem);
@@ -56,14 +63,16 @@ int choose_tile(const MatmulProblem& p, const TileShape (&shapes)[N], int multip
   double least = 0;
   for (int i = 0; i < static_cast<int>(N); ++i) {
     const TileShape& s = shapes[i];
-    const int64_t tiles = ceil_div<int64_t>(p.m, s.rows) * ceil_div<int64_t>(p.n, s.columns);
+    const int64_t tiles =
+        p.parts * ceil_div<int64_t>(p.m, s.rows) * ceil_div<int64_t>(p.n, s.columns);
+    const int k = p.k < p.part_k ? p.k : p.part_k;
     // Blocks that share a multiprocessor share its units: only the number of tiles per
     // multiprocessor counts. 32 bytes of D per cycle; 1500 cycles until the first tile of k is
     // there, hidden where blocks share.
     const double epilogue =
         s.rows * s.columns * (p.output_bf16 ? 2.0 : 4.0) * (p.accumulate ? 2.0 : 1.0) / 32.0;
     const double cycles = static_cast<double>(ceil_div<int64_t>(tiles, multiprocessors)) *
-                              (p.k * s.cycles_per_k + epilogue) +
+                              (k * s.cycles_per_k + epilogue) +
                           static_cast<double>(ceil_div<int64_t>(
                               tiles, int64_t{multiprocessors} * s.blocks_per_multiprocessor)) *
                               1500.0;
@@ -98,6 +107,15 @@ ENGINE_DEVICE MatmulSizes sizes_within(const MatmulProblem& p) {
   return sizes;
 }
 
+// The part of k that a block works on: from `first` on, `k` of them.
+struct DepthRange {
+  int part, first, k;
+};
+ENGINE_DEVICE DepthRange depth_range(const MatmulProblem& p, const MatmulSizes& sizes, int part) {
+  const int first = part == 0 ? 0 : part * p.part_k;
+  return {part, first, clamp_to(sizes.k - first, p.part_k)};
+}
+
 // Which tile of D a block computes. Bands of 8 rows of tiles, column by column: the blocks that run
 // at one time read few rows of A and few of B, which stay in L2.
 struct TilePosition {
@@ -108,6 +126,18 @@ ENGINE_DEVICE TilePosition tile_position(int block, int tile_rows, int tile_colu
   const int band = block / (kBand * tile_columns), within = block % (kBand * tile_columns);
   const int rest = tile_rows - band * kBand, height = rest < kBand ? rest : kBand;
   return {band * kBand + within % height, within / height};
+}
+
+// What one block of a grid of tiles and parts computes.
+struct BlockWork {
+  TilePosition tile;
+  DepthRange depths;
+};
+ENGINE_DEVICE BlockWork block_work(const MatmulProblem& p, const MatmulSizes& sizes, int block,
+                                   int tile_rows, int tile_columns) {
+  const int part = p.parts == 1 ? 0 : block / (tile_rows * tile_columns);
+  return {tile_position(block - part * tile_rows * tile_columns, tile_rows, tile_columns),
+          depth_range(p, sizes, part)};
 }
 
 template <int N, typename T>

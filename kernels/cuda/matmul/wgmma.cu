@@ -52,6 +52,11 @@ struct Arguments {
   MatmulProblem problem;
 };
 
+// Where the sums of a part of k lie: rows from one part to the next.
+ENGINE_DEVICE constexpr int rows_of_part(const MatmulProblem& p) {
+  return static_cast<int>(p.part_stride / p.ldd);
+}
+
 template <int Columns>
 struct Ring {
   Shared<BFloat16> tiles;
@@ -67,25 +72,29 @@ struct Ring {
 template <int Columns>
 struct Tiles {
   MatmulSizes sizes;
-  int steps;  // of 64 k; one also where the device says that there is no k: of zeros
-  int rank, cluster, rows, columns;
+  int rank, cluster, rows, columns, parts;
 
   ENGINE_DEVICE explicit Tiles(const MatmulProblem& problem)
       : sizes(sizes_within(problem)),
-        steps(sizes.k > 0 ? ceil_div(sizes.k, kDepth) : 1),
         rank(cluster_rank()),
         cluster(cluster_size()),
         rows(ceil_div(sizes.m, kRows * cluster)),
-        columns(ceil_div(sizes.n, Columns)) {
+        columns(ceil_div(sizes.n, Columns)),
+        parts(problem.parts) {
     if (sizes.k == 0 && problem.accumulate && !problem.bias) rows = 0;  // D stays as it is
   }
   ENGINE_DEVICE int first() const { return static_cast<int>(blockIdx.x) / cluster; }
   ENGINE_DEVICE int step() const { return static_cast<int>(gridDim.x) / cluster; }
-  ENGINE_DEVICE int count() const { return rows * columns; }
-  // First row and column of D.
-  ENGINE_DEVICE TilePosition at(int tile) const {
-    const TilePosition position = tile_position(tile, rows, columns);
-    return {(position.row * cluster + rank) * kRows, position.column * Columns};
+  ENGINE_DEVICE int count() const { return parts * rows * columns; }
+  // First row and column of D, and which k.
+  ENGINE_DEVICE BlockWork at(const MatmulProblem& problem, int tile) const {
+    BlockWork work = block_work(problem, sizes, tile, rows, columns);
+    work.tile = {(work.tile.row * cluster + rank) * kRows, work.tile.column * Columns};
+    return work;
+  }
+  // Of 64 k; one also where there is no k: of zeros.
+  ENGINE_DEVICE static int steps(const DepthRange& depths) {
+    return depths.k > 0 ? ceil_div(depths.k, kDepth) : 1;
   }
 };
 
@@ -97,9 +106,10 @@ ENGINE_DEVICE void load_tiles(const Arguments& arguments, const Ring<Columns>& r
   const int boxes = Columns / 64 / tiles.cluster;  // of B that this block loads
   RingPosition<kSlots<Columns>> at;
   for (int tile = tiles.first(); tile < tiles.count(); tile += tiles.step()) {
-    const TilePosition position = tiles.at(tile);
-    for (int step = 0; step < tiles.steps; ++step, at.advance()) {
-      const int k = step * kDepth;
+    const auto [position, depths] = tiles.at(arguments.problem, tile);
+    const int steps = tiles.steps(depths);
+    for (int step = 0; step < steps; ++step, at.advance()) {
+      const int k = depths.first + step * kDepth;
       const MbarrierAddress full = ring.full + at.slot;
       mbarrier_wait_cluster(ring.empty + at.slot, at.parity ^ 1);
       mbarrier_arrive_expect(full, (kRows + Columns) * kDepth * 2);
@@ -162,12 +172,20 @@ ENGINE_DEVICE void stage_sums(Shared<uint8_t> stage, const float* sums) {
       store_matrix_x4((stage + swizzled_offset(offset)).as<BFloat16>(), packed);
     }
   } else {
+    // Half a warp at a time writes 8 bytes per lane. Odd rows take the columns in another order, so
+    // that four rows fill four different quarters of the banks.
+    const bool odd = lane / 4 % 2 != 0;
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const float* const x = sums + 2 * j;
-      const int row = lane / 4 + 8 * (j % 2);
-      const auto offset = static_cast<uint32_t>(row * 128 + j / 2 * 32 + lane % 4 * 8);
-      store_vector((stage + swizzled_offset(offset)).as<float>(), Vector<float, 2>{{x[0], x[1]}});
+    for (int j = 0; j < 4; ++j) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const float* const even_x = sums + 4 * j + 2 * h;
+        const float* const odd_x = sums + 4 * (j ^ 2) + 2 * h;
+        const Vector<float, 2> x{{odd ? odd_x[0] : even_x[0], odd ? odd_x[1] : even_x[1]}};
+        const int row = lane / 4 + 8 * h, block = odd ? j ^ 2 : j;
+        const auto offset = static_cast<uint32_t>(row * 128 + block * 32 + lane % 4 * 8);
+        store_vector((stage + swizzled_offset(offset)).as<float>(), x);
+      }
     }
   }
 }
@@ -193,9 +211,10 @@ ENGINE_DEVICE void write_rows(const MatmulProblem& p, Shared<uint8_t> stage, int
 template <int Columns, typename T>
 ENGINE_DEVICE void write_tile(const Arguments& arguments, const MatmulSizes& sizes,
                               float (&sums)[Columns / 2], Shared<uint8_t> stages, int row,
-                              int column, bool leader) {
+                              int column, int part_of_k, bool leader) {
   constexpr int kWidth = 128 / sizeof(T);  // columns that go together
   const MatmulProblem& p = arguments.problem;
+  const int target = row + part_of_k * rows_of_part(p);
 #pragma unroll
   for (int part = 0; part < Columns / kWidth; ++part) {
     const int first = column + part * kWidth;
@@ -217,10 +236,10 @@ ENGINE_DEVICE void write_tile(const Arguments& arguments, const MatmulSizes& siz
       fence_async_proxy();
       sync_warp();
       if (row + 16 > sizes.m && sizes.m < p.m) {
-        write_rows<T>(p, stage, row, sizes.m - row, first);
+        write_rows<T>(p, stage, target, sizes.m - row, first);
         sync_warp();
       } else if (leader) {
-        const Coordinate2 to{first, row};
+        const Coordinate2 to{first, target};
         if constexpr (sizeof(T) == 4) {
           if (p.accumulate) {
             tensor_add(arguments.d, stage.template as<float>(), to);
@@ -243,8 +262,6 @@ ENGINE_DEVICE void multiply_tiles(const Arguments& arguments, const Ring<Columns
   const int half = thread / kWarpgroup, warp = thread / kWarp;
   const bool leader = elect_lane();
   const MatmulSizes& sizes = tiles.sizes;
-  // k that belong to the extent in the last step, if the matrices go on behind it
-  const int valid = sizes.k < arguments.problem.k ? sizes.k - (tiles.steps - 1) * kDepth : kDepth;
   const Shared<uint8_t> my_stages = stages + warp * 2 * kStageBytes;
   // To every block that fills this slot here. The wait before covers this warp's reads only.
   const auto release = [&](int slot) {
@@ -253,11 +270,14 @@ ENGINE_DEVICE void multiply_tiles(const Arguments& arguments, const Ring<Columns
   float sums[Columns / 2];
   RingPosition<kSlots<Columns>> at;
   for (int tile = tiles.first(); tile < tiles.count(); tile += tiles.step()) {
-    const TilePosition position = tiles.at(tile);
+    const auto [position, depths] = tiles.at(arguments.problem, tile);
+    const int steps = tiles.steps(depths);
+    // k that belong to the extent in the last step, if the matrices go on behind it
+    const int valid = sizes.k < arguments.problem.k ? depths.k - (steps - 1) * kDepth : kDepth;
     int previous = 0;
-    for (int step = 0; step < tiles.steps; ++step) {
+    for (int step = 0; step < steps; ++step) {
       mbarrier_wait(ring.full + at.slot, at.parity);
-      if (valid < kDepth && step == tiles.steps - 1) {
+      if (valid < kDepth && step == steps - 1) {
         clear_beyond<major_a>(ring.a(at.slot), kRows, valid, thread);
         clear_beyond<major_b>(ring.b(at.slot), Columns, valid, thread);
         fence_async_proxy();
@@ -279,7 +299,8 @@ ENGINE_DEVICE void multiply_tiles(const Arguments& arguments, const Ring<Columns
     warpgroup_wait<0>();
     release(previous);
     write_tile<Columns, T>(arguments, sizes, sums, my_stages,
-                           position.row + half * 64 + warp % 4 * 16, position.column, leader);
+                           position.row + half * 64 + warp % 4 * 16, position.column, depths.part,
+                           leader);
   }
   if (leader) bulk_wait_group_read<0>();
 }
@@ -310,6 +331,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp_index() == 0 && elect_lane()) {
       load_tiles<Columns, major_a, major_b>(arguments, ring, tiles);
     }
+    sync_warp();
   } else {
     take_registers<232>();
     multiply_tiles<Columns, major_a, major_b, T>(arguments, ring, tiles, stages);
@@ -327,13 +349,14 @@ struct Plan {
 // Cycles by a model: whole waves of tiles, each step of 64 k bound by tensor cores or L2.
 double cycles_of(const MatmulProblem& p, const Plan& plan, int multiprocessors) {
   const int64_t tiles =
-      ceil_div<int64_t>(p.m, kRows * plan.cluster) * ceil_div<int64_t>(p.n, plan.columns);
+      p.parts * ceil_div<int64_t>(p.m, kRows * plan.cluster) * ceil_div<int64_t>(p.n, plan.columns);
   const int64_t waves = ceil_div<int64_t>(tiles, multiprocessors / plan.cluster);
   const double multiply = 2.0 * kRows * plan.columns * kDepth / 4096.0;
   const double load = 2.0 * kDepth * (kRows + plan.columns / plan.cluster) / 46.0;
   const double store = kRows * plan.columns * (p.output_bf16 ? 2.0 : 4.0) / 32.0;
   return static_cast<double>(waves) *
-         (ceil_div(p.k, kDepth) * (multiply > load ? multiply : load) + store);
+         (ceil_div(p.k < p.part_k ? p.k : p.part_k, kDepth) * (multiply > load ? multiply : load) +
+          store);
 }
 
 Plan choose_plan(const MatmulProblem& p, int multiprocessors) {
@@ -360,7 +383,7 @@ void launch_kernel(Stream stream, const Arguments& arguments, const Plan& plan,
                    int multiprocessors) {
   const MatmulProblem& p = arguments.problem;
   const int64_t tiles =
-      ceil_div<int64_t>(p.m, kRows * plan.cluster) * ceil_div<int64_t>(p.n, Columns);
+      p.parts * ceil_div<int64_t>(p.m, kRows * plan.cluster) * ceil_div<int64_t>(p.n, Columns);
   const int64_t most = multiprocessors / plan.cluster;
   const auto clusters = static_cast<unsigned>(tiles < most ? tiles : most);
   constexpr int kSlotElements = (kRows + Columns) * kDepth;
@@ -403,7 +426,7 @@ bool matmul_wgmma(Stream stream, const MatmulProblem& p) {
   const TensorMapConfig b = operand(p.b, p.ldb, p.n, p.k, p.transpose_b);
   const TensorMapConfig d{.base = p.d,
                           .dtype = p.output_bf16 ? DType::bf16 : DType::f32,
-                          .size = {p.n, p.m},
+                          .size = {p.n, p.parts == 1 ? p.m : p.parts * rows_of_part(p)},
                           .stride = {p.ldd},
                           .box = {d_width, 16}};
   if (!tensor_map_possible(a) || !tensor_map_possible(b) || !tensor_map_possible(d)) return false;
