@@ -10,11 +10,11 @@
 namespace engine {
 namespace {
 
-void require_memory(const Model& model, const LoadOptions& options) {
+void require_memory(const Runtime& runtime, const Model& model, const LoadOptions& options) {
   Runtime meta({.device = kernels::DeviceType::meta, .planned = options.device.device});
   make_model_like(model)->parameters().allocate(meta, options.precision, options.purpose);
   const uint64_t needed = meta.memory().persistent_bytes();
-  const uint64_t available = available_memory(options.device);
+  const uint64_t available = available_memory(runtime.stream());
   if (needed <= available) return;
   throw Error(ExitCode::out_of_memory, "MEM-PLAN",
               "the model's parameters need " + format_bytes(needed))
@@ -35,7 +35,7 @@ LoadedModel load_model(const std::string& directory_or_id, const LoadOptions& op
                      {}};
   const std::string where = (loaded.checkpoint.directory() / "config.json").string();
   loaded.model = make_model(nlohmann::ordered_json::parse(loaded.checkpoint.config_text()), where);
-  require_memory(*loaded.model, options);
+  require_memory(*loaded.runtime, *loaded.model, options);
   loaded.model->parameters().allocate(*loaded.runtime, options.precision, options.purpose);
   loaded.report = load_weights(*loaded.runtime, *loaded.model, loaded.checkpoint);
   if (!loaded.report.initialized.empty()) {

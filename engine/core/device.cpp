@@ -150,9 +150,10 @@ std::string device_notice(const Stream& device) {
          "than the CPU device, for tiny models";
 }
 
-size_t available_memory(const Stream& device) {
-  if (device.device != DeviceType::cuda) return available_host_memory();
-  const size_t free = kernels::operations(device).device_info(device).free_memory;
+size_t available_memory(const Stream& stream) {
+  if (stream.device != DeviceType::cuda) return available_host_memory();
+  kernels::require(stream.handle, "available_memory: a stream without a queue");
+  const size_t free = kernels::operations(stream).device_info(stream).free_memory;
   return free - std::min(free, kDriverReserve);
 }
 

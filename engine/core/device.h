@@ -34,8 +34,9 @@ std::string name_of(const kernels::Stream& device);
 // What users of this device should know before they wait for it; "" mostly.
 std::string device_notice(const kernels::Stream& device);
 
-// Bytes that can be taken on the device now. On the CPU and the software GPU: the host's.
-size_t available_memory(const kernels::Stream& device);
+// Bytes that can be taken on the device now. On the CPU and the software GPU: the host's. CUDA
+// knows it of a Runtime's stream only.
+size_t available_memory(const kernels::Stream& stream);
 // Where that limit comes from, for errors.
 std::string memory_source(const kernels::Stream& device);
 

@@ -96,7 +96,7 @@ Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
                                                               .batch = largest_shape(batcher),
                                                               .max_positions = longest,
                                                               .device = device.device});
-  if (const size_t available = available_memory(device); plan.arena > available) {
+  if (const size_t available = available_memory(loaded.runtime->stream()); plan.arena > available) {
     throw Error(ExitCode::out_of_memory, "MEM-PLAN",
                 "a batch of this evaluation needs " + format_bytes(plan.arena))
         .expected("at most " + format_bytes(available) + ", " + memory_source(device))

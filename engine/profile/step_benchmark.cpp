@@ -78,10 +78,10 @@ StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
       .optimizer = optimizer_config,
       .device = options.device.device};
   out.plan = plan_training(options.make_model, shape);
-  require_plan_fits(out.plan, available_memory(options.device), memory_source(options.device),
+  Runtime runtime(options.device);
+  require_plan_fits(out.plan, available_memory(runtime.stream()), memory_source(options.device),
                     options.make_model, shape);
 
-  Runtime runtime(options.device);
   const std::unique_ptr<Model> model = options.make_model();
   const ModelInfo& info = model->info();
   model->parameters().allocate(runtime, options.precision, ParameterSet::Purpose::training);

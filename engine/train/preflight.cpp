@@ -38,7 +38,7 @@ void TrainingRun::plan_steps() {
 void TrainingRun::plan_memory() {
   plan_ = plan_training(setup_.make_model, setup_.training_shape);
   const bool told = config_.train.memory_limit > 0;
-  memory_limit_ = told ? config_.train.memory_limit : available_memory(setup_.device);
+  memory_limit_ = told ? config_.train.memory_limit : available_memory(runtime_.stream());
   require_plan_fits(plan_, memory_limit_,
                     told ? "train.memory_limit" : memory_source(setup_.device), setup_.make_model,
                     setup_.training_shape);

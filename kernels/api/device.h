@@ -9,9 +9,11 @@
 namespace engine::kernels {
 
 struct DeviceInfo {
-  std::string name;            // the driver's: "NVIDIA H200"; "CPU"; "software GPU"
-  size_t total_memory = 0;     // bytes; 0: the device computes in the host's memory
-  size_t free_memory = 0;      // now
+  std::string name;         // the driver's: "NVIDIA H200"; "CPU"; "software GPU"
+  size_t total_memory = 0;  // bytes; 0: the device computes in the host's memory
+  // Now. Only of a stream with a queue of its own (create_stream) and 0 otherwise: to ask takes
+  // memory on the device.
+  size_t free_memory = 0;
   int multiprocessors = 0;     // 0 on the CPU
   int compute_capability = 0;  // 10 * major + minor; 0 on the CPU
 };

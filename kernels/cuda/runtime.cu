@@ -117,13 +117,16 @@ DeviceCount count_devices() {
 }
 
 DeviceInfo device_info(Stream stream) {
-  check(cudaSetDevice(stream.device_index), "cudaSetDevice");
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, stream.device_index), "cudaGetDeviceProperties");
   DeviceInfo info{.name = properties.name,
+                  .total_memory = properties.totalGlobalMem,
                   .multiprocessors = properties.multiProcessorCount,
                   .compute_capability = 10 * properties.major + properties.minor};
-  check(cudaMemGetInfo(&info.free_memory, &info.total_memory), "cudaMemGetInfo");
+  if (stream.handle) {
+    check(cudaSetDevice(stream.device_index), "cudaSetDevice");
+    check(cudaMemGetInfo(&info.free_memory, &info.total_memory), "cudaMemGetInfo");
+  }
   return info;
 }
 
