@@ -127,6 +127,7 @@ void arrive_mbarrier(void* address, int64_t bytes) {
   expect(barrier, bytes);
   --barrier.pending;
   complete_if_due(barrier);
+  if (bytes == 0) hold_back();  // an arrival that expects bytes announces work, it ends none
 }
 
 void expect_mbarrier(void* address, int64_t bytes) {

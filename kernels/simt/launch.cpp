@@ -140,20 +140,38 @@ void run_async(Cluster& cluster, bool all_wait) {
   }
 }
 
+void wake_all(std::vector<Thread*>& threads) {
+  for (Thread* thread : threads) wake(*thread);
+  threads.clear();
+}
+
 void run(Cluster& cluster) {
-  size_t turn = 0;
-  std::vector<Warp*> warps;
-  for (auto& block : cluster.blocks) {
-    for (Warp& warp : block->warps) warps.push_back(&warp);
+  const bool random_order = cluster.schedule.seed != 0;
+  const size_t blocks = cluster.blocks.size();
+  if (cluster.schedule.completion == Completion::eager) cluster.begun = blocks;
+  if (random_order) {
+    cluster.begun = 1 + cluster.random() % blocks;
+    cluster.first_block = cluster.random() % blocks;
   }
+  std::vector<Warp*> warps;
+  size_t taken = 0;  // blocks whose warps are in `warps`
+  size_t turn = 0;
   while (cluster.live_threads > 0) {
+    for (; taken < cluster.begun; ++taken) {
+      for (Warp& warp : cluster.blocks[(cluster.first_block + taken) % blocks]->warps) {
+        warps.push_back(&warp);
+      }
+    }
     cluster.progress = false;
-    if (cluster.schedule.seed != 0) turn = cluster.random() % warps.size();
+    if (random_order) {
+      wake_all(cluster.held_back);
+      turn = cluster.random() % warps.size();
+    }
     for (size_t i = 0; i < warps.size(); ++i) {
       Warp& warp = *warps[(i + turn) % warps.size()];
       while (warp.ready) {
         int lane = std::countr_zero(warp.ready);
-        if (cluster.schedule.seed != 0) {
+        if (random_order) {
           const int shift = static_cast<int>(cluster.random() & 31);
           lane = (std::countr_zero(std::rotr(warp.ready, shift)) + shift) & 31;
         }
@@ -164,15 +182,15 @@ void run(Cluster& cluster) {
       }
     }
     const bool all_wait = !cluster.progress;
-    if (cluster.async.empty()) {
-      if (all_wait && cluster.live_threads > 0) report_deadlock(cluster);
-    } else {
+    if (all_wait && !cluster.held_back.empty()) {
+      wake_all(cluster.held_back);
+    } else if (all_wait && cluster.begun < blocks) {
+      ++cluster.begun;
+    } else if (!cluster.async.empty()) {
       run_async(cluster, all_wait);
+    } else if (all_wait && cluster.live_threads > 0) {
+      report_deadlock(cluster);
     }
-  }
-  if (cluster.work) {
-    cluster.work->blocks += static_cast<int64_t>(cluster.blocks.size());
-    for (Warp* warp : warps) count_accesses(*warp);
   }
   while (!cluster.async.empty()) run_async(cluster, true);
   check_end(cluster);
@@ -205,6 +223,9 @@ void set_up(Cluster& cluster, const Grid& grid, unsigned index) {
   cluster.barrier_phase = 0;
   cluster.barrier_arrived = 0;
   cluster.next_ticket = 1;
+  cluster.held_back.clear();
+  cluster.begun = 1;
+  cluster.first_block = 0;
   worker.stacks.reserve(cluster.live_threads);
   if (cluster.blocks.empty()) {
     for (unsigned rank = 0; rank < shape.cluster; ++rank) {

@@ -84,6 +84,15 @@ void wait_for(const char* what, uint64_t detail) {
   }
 }
 
+void hold_back() {
+  Cluster& cluster = this_cluster();
+  const Completion completion = cluster.schedule.completion;
+  if (completion == Completion::eager) return;
+  if (completion == Completion::random && (cluster.random() & 1)) return;
+  cluster.held_back.push_back(&self());
+  wait_for("its turn");
+}
+
 void sync_block() {
   if (self().block->num_done > 0) {
     fault("__syncthreads() while %d threads of the block have already returned",
@@ -114,6 +123,7 @@ void sync_named(int id, int threads) {
 
 void arrive_named(int id, int threads) {
   if (arrive(id, threads)) release(self().block->barriers[id]);
+  hold_back();
 }
 
 void cluster_arrive() {

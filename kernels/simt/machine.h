@@ -136,6 +136,9 @@ struct Cluster {
   std::vector<Thread*> barrier_waiting;
   std::deque<AsyncWork> async;
   uint64_t next_ticket = 1;
+  std::vector<Thread*> held_back;  // by hold_back()
+  // Blocks that have begun: the others begin when these can do no more. The first is `first_block`.
+  size_t begun = 1, first_block = 0;
   std::exception_ptr fault;
   KernelWork* work = nullptr;  // null unless counting
 
@@ -163,6 +166,9 @@ inline Cluster& this_cluster() {
 // Stops this thread until someone calls wake() on it.
 void wait_for(const char* what, uint64_t detail = 0);
 void wake(Thread& thread);
+// After a signal to others: lets them go on before this thread does whatever comes next, so that a
+// signal given too early shows. Lazy: they go as far as they can; random: perhaps; eager: not.
+void hold_back();
 
 // --- Counting (counters.h) ---------------------------------------------------------------------
 

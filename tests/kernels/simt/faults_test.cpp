@@ -298,6 +298,7 @@ TEST(Faults, MemoryOfABlockThatReturned) {
       [](float*) {
         SharedMemory shared;
         const auto value = shared.take<float>(1);
+        sync_cluster();
         if (cluster_rank() == 1) return;
         for (int i = 0; i < 100; ++i) sync_threads();  // the other one has time to end
         load(at_rank(value, 1));
