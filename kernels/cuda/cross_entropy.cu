@@ -330,8 +330,17 @@ int64_t default_chunk_rows(int64_t tokens, int64_t vocab_size) {
 // The parts of the workspace: offsets, and the total.
 struct Workspace {
   int64_t chunk_rows, logits_stride;
-  size_t count, rows, hidden, d_hidden, logits, bytes;
+  size_t count, rows, hidden, d_hidden, logits, matmul, bytes;
 };
+
+// d_hidden of a chunk: few elements, and a vocabulary to sum over.
+Matmul d_hidden_product(const LinearCrossEntropy& p, int64_t chunk_rows) {
+  return {.m = chunk_rows,
+          .n = p.hidden_size,
+          .k = p.vocab_size,
+          .input_dtype = p.dtype,
+          .output_dtype = p.dtype};
+}
 
 Workspace workspace_of(const LinearCrossEntropy& p) {
   Workspace w{};
@@ -349,6 +358,7 @@ Workspace workspace_of(const LinearCrossEntropy& p) {
   w.hidden = part(w.chunk_rows * p.hidden_size, size_of(p.dtype));
   w.d_hidden = part(w.chunk_rows * p.hidden_size, size_of(p.dtype));
   w.logits = part(w.chunk_rows * w.logits_stride, sizeof(float));
+  w.matmul = part(static_cast<int64_t>(matmul_workspace(d_hidden_product(p, w.chunk_rows))), 1);
   return w;
 }
 
@@ -419,17 +429,14 @@ void run(Stream stream, const LinearCrossEntropy& p) {
                     .vectors = true},
                    chunk_rows);
     if (p.d_hidden) {
-      matmul_within(stream,
-                    {.a = logits,
-                     .b = p.weight,
-                     .d = d_hidden,
-                     .m = chunk_rows,
-                     .n = p.hidden_size,
-                     .k = p.vocab_size,
-                     .lda = dz_stride,
-                     .input_dtype = p.dtype,
-                     .output_dtype = p.dtype},
-                    {Of::m, first, count});
+      // The whole chunk's shape also in the last, so that all are cut into the same parts of k.
+      Matmul product = d_hidden_product(p, w.chunk_rows);
+      product.a = logits;
+      product.b = p.weight;
+      product.d = d_hidden;
+      product.lda = dz_stride;
+      product.workspace = base + w.matmul;
+      matmul_within(stream, product, {Of::m, first, count});
       move(d_hidden, p.d_hidden, true);
     }
     if (p.d_weight) {

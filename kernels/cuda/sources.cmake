@@ -10,8 +10,8 @@ set(ENGINE_GPU_KERNELS
   attention/decode.cu
   attention/forward_bf16.cu
   attention/forward_fp32.cu
-  column_sum.cu
   attention/steps.cu
+  column_sum.cu
   cross_entropy.cu
   dropout.cu
   elementwise.cu
@@ -19,6 +19,8 @@ set(ENGINE_GPU_KERNELS
   matmul.cu
   matmul/fma.cu
   matmul/mma.cu
+  matmul/mma_large.cu
+  matmul/mma_medium.cu
   matmul/parts.cu
   norm/backward.cu
   norm/forward.cu

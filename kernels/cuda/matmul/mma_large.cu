@@ -1,0 +1,10 @@
+// The large tile of mma_kernel.h.
+#include "kernels/cuda/matmul/mma_kernel.h"
+
+namespace engine::kernels::ENGINE_GPU {
+
+void matmul_mma_large(Stream stream, const MatmulProblem& problem) {
+  start_mma_aligned<MmaLarge>(stream, problem);
+}
+
+}  // namespace engine::kernels::ENGINE_GPU
