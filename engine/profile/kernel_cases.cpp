@@ -173,16 +173,18 @@ class Cases {
     add({"matmul", name + " dW", shape, flops, size_ * (x + y) + 8.0 * w}, [=](Buffers& b) {
       const void* const inputs = b.values(tokens * in, dtype);
       const void* const gradients = b.values(tokens * out, dtype);
-      return call<&kernels::Operations::matmul>(b, kernels::Matmul{.a = in_out ? inputs : gradients,
-                                                                   .b = in_out ? gradients : inputs,
-                                                                   .d = b.zero_floats(in * out),
-                                                                   .m = in_out ? in : out,
-                                                                   .n = in_out ? out : in,
-                                                                   .k = tokens,
-                                                                   .transpose_a = true,
-                                                                   .accumulate = true,
-                                                                   .input_dtype = dtype,
-                                                                   .output_dtype = DType::f32});
+      kernels::Matmul product{.a = in_out ? inputs : gradients,
+                              .b = in_out ? gradients : inputs,
+                              .d = b.zero_floats(in * out),
+                              .m = in_out ? in : out,
+                              .n = in_out ? out : in,
+                              .k = tokens,
+                              .transpose_a = true,
+                              .accumulate = true,
+                              .input_dtype = dtype,
+                              .output_dtype = DType::f32};
+      product.workspace = b.zeros(b.ops().matmul_workspace(product));
+      return call<&kernels::Operations::matmul>(b, product);
     });
   }
 
