@@ -9,6 +9,8 @@
 #include <limits>
 #include <numbers>
 
+#include "tests/support/devices.h"
+
 #include "kernels/simt/launch.h"
 
 namespace engine::kernels::testing {
@@ -25,7 +27,7 @@ double largest(const Values& values) {
 }  // namespace
 
 std::vector<DeviceType> test_devices() {
-  return {DeviceType::cpu, DeviceType::simt};
+  return engine::testing::test_devices();
 }
 
 double rounded(DType dtype, double value) {
