@@ -51,7 +51,8 @@ ENGINE_DEVICE void mbarrier_arrive(MbarrierAddress barrier) {
   arrive_mbarrier(barrier.pointer);
 #endif
 }
-// Arrives at the barrier at the same place in block `rank` of the cluster.
+// Arrives at the barrier at the same place in block `rank` of the cluster, after what this thread
+// wrote is visible to all of it: that costs a fence over all of the thread's memory.
 ENGINE_DEVICE void mbarrier_arrive_at(MbarrierAddress barrier, int rank) {
 #if ENGINE_ON_GPU
   asm volatile(
@@ -59,6 +60,22 @@ ENGINE_DEVICE void mbarrier_arrive_at(MbarrierAddress barrier, int rank) {
       ".reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
       "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+      "}"
+      :
+      : "r"(shared_address(barrier)), "r"(rank)
+      : "memory");
+#else
+  arrive_mbarrier(map_to_rank(barrier.pointer, rank));
+#endif
+}
+// The same without the fence: says that memory was read and may be overwritten, hands nothing over.
+ENGINE_DEVICE void mbarrier_release_at(MbarrierAddress barrier, int rank) {
+#if ENGINE_ON_GPU
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
       "}"
       :
       : "r"(shared_address(barrier)), "r"(rank)
@@ -107,7 +124,7 @@ ENGINE_DEVICE void mbarrier_wait(MbarrierAddress barrier, uint32_t parity) {
   wait_mbarrier(barrier.pointer, parity);
 #endif
 }
-// As mbarrier_wait() where blocks of the cluster arrive: their accesses before are ordered as well.
+// As mbarrier_wait() for mbarrier_arrive_at() of other blocks: what they wrote can then be read.
 ENGINE_DEVICE void mbarrier_wait_cluster(MbarrierAddress barrier, uint32_t parity) {
 #if ENGINE_ON_GPU
   asm volatile(

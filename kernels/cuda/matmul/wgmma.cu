@@ -111,7 +111,7 @@ ENGINE_DEVICE void load_tiles(const Arguments& arguments, const Ring<Columns>& r
     for (int step = 0; step < steps; ++step, at.advance()) {
       const int k = depths.first + step * kDepth;
       const MbarrierAddress full = ring.full + at.slot;
-      mbarrier_wait_cluster(ring.empty + at.slot, at.parity ^ 1);
+      mbarrier_wait(ring.empty + at.slot, at.parity ^ 1);
       mbarrier_arrive_expect(full, (kRows + Columns) * kDepth * 2);
       for (int box = 0; box < kRows / 64; ++box) {
         const int row = position.row + 64 * box;
@@ -214,7 +214,7 @@ ENGINE_DEVICE void write_tile(const Arguments& arguments, const MatmulSizes& siz
                               int column, int part_of_k, bool leader) {
   constexpr int kWidth = 128 / sizeof(T);  // columns that go together
   const MatmulProblem& p = arguments.problem;
-  const int target = row + part_of_k * rows_of_part(p);
+  const int target = part_of_k == 0 ? row : row + part_of_k * rows_of_part(p);
 #pragma unroll
   for (int part = 0; part < Columns / kWidth; ++part) {
     const int first = column + part * kWidth;
@@ -265,7 +265,7 @@ ENGINE_DEVICE void multiply_tiles(const Arguments& arguments, const Ring<Columns
   const Shared<uint8_t> my_stages = stages + warp * 2 * kStageBytes;
   // To every block that fills this slot here. The wait before covers this warp's reads only.
   const auto release = [&](int slot) {
-    if (lane_index() < tiles.cluster) mbarrier_arrive_at(ring.empty + slot, lane_index());
+    if (lane_index() < tiles.cluster) mbarrier_release_at(ring.empty + slot, lane_index());
   };
   float sums[Columns / 2];
   RingPosition<kSlots<Columns>> at;
