@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "kernels/simt/counters.h"
+#include "kernels/simt/launch.h"
 #include "tests/kernels/reference/attention.h"
 #include "tests/kernels/support.h"
 
@@ -837,6 +838,9 @@ TEST_P(AttentionTest, WorkspaceDependsOnShapesAlone) {
 // without conflicts, device memory in whole sectors.
 TEST_P(AttentionTest, DoesNoMoreThanItMust) {
   if (!simulated()) return;
+  // Lanes in order: the accesses of a warp can be put together only so.
+  const simt::Schedule before = simt::current_schedule();
+  simt::set_schedule({});
   const int length = 300;
   // Pairs of a query and a key in tiles of rows x columns that hold a visible pair.
   const auto pairs = [=](int window, int rows, int columns) {
@@ -873,7 +877,8 @@ TEST_P(AttentionTest, DoesNoMoreThanItMust) {
         const auto counted = simt::stop_counting();
         for (const auto& [kernel, work] : counted) {
           EXPECT_LT(work.shared_conflicts(), 1.05) << kernel;
-          EXPECT_GT(work.global_efficiency(), 0.9) << kernel;
+          // lse and D are four bytes per row, beside rows of 64 bytes and more
+          EXPECT_GT(work.global_efficiency(), 0.85) << kernel;
         }
         if (dtype == DType::f32) continue;
         // Two products forward; three for d_q; four for d_k and d_v, or five in two passes.
@@ -883,13 +888,19 @@ TEST_P(AttentionTest, DoesNoMoreThanItMust) {
           return static_cast<double>(counted.at(kernel).tensor_flops);
         };
         EXPECT_EQ(flops("attention_forward"), 2 * product * pairs(window, large ? 64 : 128, 64));
-        EXPECT_EQ(flops("attention_backward_queries"),
-                  3 * product * pairs(window, 64, large ? 32 : 64));
-        const double keys = large ? 5 * pairs(window, 32, 64) : 4 * pairs(window, 64, 64);
+        const double queries = large       ? pairs(window, 64, 32)
+                               : dim == 32 ? pairs(window, 128, 64)
+                                           : pairs(window, 128, 32);
+        EXPECT_EQ(flops("attention_backward_queries"), 3 * product * queries);
+        const double keys = large       ? 5 * pairs(window, 32, 64)
+                            : dim == 32 ? 4 * pairs(window, 64, 128)
+                            : dim == 64 ? 4 * pairs(window, 32, 128)
+                                        : 4 * pairs(window, 64, 64);
         EXPECT_EQ(flops("attention_backward_keys"), product * keys);
       }
     }
   }
+  simt::set_schedule(before);
 }
 
 TEST_P(AttentionTest, RefusesShapesThatItCannotDo) {

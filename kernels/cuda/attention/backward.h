@@ -34,28 +34,40 @@ struct BackwardArguments {
   int slots;
 };
 
-// Rows are what a block owns, columns what streams by.
+// Rows are what a block owns, 16 MT per warp; columns what streams by. Two stages where 99 KB of
+// shared memory allow. MT = 2 reads shared memory half as often, if the sums fit into registers,
+// with the most columns that do: of 255 registers, keys take MT · head_dim for dk and dv (queries
+// half of that for dq), scores and dP MT · columns.
 template <typename T, int kDim, bool kExtras>
-struct BackwardTiles {
-  static constexpr int kWarps = 4, kRows = 16 * kWarps, kStages = kDim <= 128 ? 2 : 1;
-  // The most that need no more than 255 registers.
-  static constexpr int kColumns = (kDim < 128    ? 64
-                                   : kDim == 128 ? 32
-                                                 : 16) *
-                                  (kExtras || kDim < 128 ? 1 : 2);
-  static constexpr int kPasses = kDim <= 128 ? 1 : 2;  // of the keys kernel
+struct KeysTiles {
+  static constexpr bool kLarge = kDim > 128;
+  static constexpr int kWarps = 4, MT = kDim <= 64 && !kExtras ? 2 : 1, kRows = 16 * MT * kWarps;
+  static constexpr int kColumns = (kLarge                  ? 32
+                                   : kDim == 64 && MT == 2 ? 32
+                                                           : 64) /
+                                  (kDim >= 128 && kExtras ? 2 : 1);
+  static constexpr int kStages = kLarge ? 1 : 2, kPasses = kLarge ? 2 : 1;
+};
+template <typename T, int kDim, bool kExtras>
+struct QueriesTiles {
+  static constexpr bool kLarge = kDim > 128;
+  static constexpr int kWarps = 4, MT = kDim < 128 || (!kLarge && !kExtras) ? 2 : 1;
+  static constexpr int kRows = 16 * MT * kWarps;
+  static constexpr int kColumns = kDim == 32 ? 64 : kLarge && kExtras ? 16 : 32;
+  static constexpr int kStages = kLarge ? 1 : 2;
 };
 template <int kDim, bool kExtras>
-struct BackwardTiles<float, kDim, kExtras> {
-  static constexpr int kWarps = kDim <= 64 ? 4 : 2, kRows = 16 * kWarps;
+struct KeysTiles<float, kDim, kExtras> {
+  static constexpr int kWarps = kDim <= 64 ? 4 : 2, MT = 1, kRows = 16 * kWarps;
   static constexpr int kColumns = kDim <= 128 ? 32 : 8, kStages = 1;
   static constexpr int kPasses = kDim <= 128 ? 1 : 2;
 };
+template <int kDim, bool kExtras>
+struct QueriesTiles<float, kDim, kExtras> : KeysTiles<float, kDim, kExtras> {};
 
 // Two tiles of rows, two streams of tiles of columns, lse and D of the columns.
-template <typename T, int kDim, bool kExtras>
+template <typename T, int kDim, typename Tiles>
 struct BackwardShared {
-  using Tiles = BackwardTiles<T, kDim, kExtras>;
   static constexpr int kRowTile = tile_size<T, kDim>(Tiles::kRows);
   static constexpr int kColumnTile = tile_size<T, kDim>(Tiles::kColumns);
   Shared<T> row0, row1, column0, column1;
@@ -151,33 +163,37 @@ ENGINE_DEVICE void stream_tiles(int count, const Load& load, const Compute& comp
   }
 }
 
-// Scores s and dP become P · dropout and dS. statistics(n, lse, row_sum) gives lse and D of the
-// four elements of column tile n.
-template <typename T, bool kExtras, bool by_query, int NT, typename Statistics>
-ENGINE_DEVICE void probabilities_and_gradient(float (&s)[1][NT][4], float (&d_p)[1][NT][4],
+// Scores s and dP become P · dropout and dS. statistics(m, n, lse, row_sum) gives lse and D of the
+// four elements of a fragment.
+template <typename T, bool kExtras, bool by_query, int MT, int NT, typename Statistics>
+ENGINE_DEVICE void probabilities_and_gradient(float (&s)[MT][NT][4], float (&d_p)[MT][NT][4],
                                               const Problem& problem, uint64_t first_dropout_row,
                                               int first_key, const Statistics& statistics) {
   const float log2_factor = kExtras ? kLog2E : problem.scale * kLog2E;
 #pragma unroll
   for (int n = 0; n < NT; ++n) {
-    float lse[4], row_sum[4], factor[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-    statistics(n, lse, row_sum);
-    if constexpr (kExtras) {
-      if (problem.dropout_p > 0.0f) {
-        dropout_factors<by_query>(factor, problem, first_dropout_row + (by_query ? 0 : 8 * n),
-                                  first_key + (by_query ? 8 * n : 0));
-      }
-    }
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      float p;
-      if constexpr (sizeof(T) == 2) {
-        p = exp2_approx(s[0][n][q] * log2_factor - lse[q] * kLog2E);
-      } else {
-        p = exp2_approx((s[0][n][q] - lse[q]) * kLog2E);  // exactly 1 for a single key
+    for (int m = 0; m < MT; ++m) {
+      float lse[4], row_sum[4], factor[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+      statistics(m, n, lse, row_sum);
+      if constexpr (kExtras) {
+        if (problem.dropout_p > 0.0f) {
+          dropout_factors<by_query>(factor, problem,
+                                    first_dropout_row + (by_query ? 16 * m : 8 * n),
+                                    first_key + (by_query ? 8 * n : 16 * m));
+        }
       }
-      s[0][n][q] = p * factor[q];
-      d_p[0][n][q] = p * (d_p[0][n][q] * factor[q] - row_sum[q]);
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        float p;
+        if constexpr (sizeof(T) == 2) {
+          p = exp2_approx(s[m][n][q] * log2_factor - lse[q] * kLog2E);
+        } else {
+          p = exp2_approx((s[m][n][q] - lse[q]) * kLog2E);  // exactly 1 for a single key
+        }
+        s[m][n][q] = p * factor[q];
+        d_p[m][n][q] = p * (d_p[m][n][q] * factor[q] - row_sum[q]);
+      }
     }
   }
 }
@@ -190,11 +206,11 @@ ENGINE_DEVICE float usable_lse(float lse) {
 // --- dk, dv ------------------------------------------------------------------------------------
 
 template <typename T, int kDim, bool kExtras>
-__global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 1)
+__global__ void __launch_bounds__(KeysTiles<T, kDim, kExtras>::kWarps * 32, 1)
     attention_backward_keys_kernel(const BackwardArguments<T> arguments) {
-  using Tiles = BackwardTiles<T, kDim, kExtras>;
-  using Tile = BackwardShared<T, kDim, kExtras>;
-  constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, NT = kColumns / 8;
+  using Tiles = KeysTiles<T, kDim, kExtras>;
+  using Tile = BackwardShared<T, kDim, Tiles>;
+  constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, MT = Tiles::MT, NT = kColumns / 8;
   constexpr int kThreads = Tiles::kWarps * kWarp;
   const Problem& problem = arguments.problem;
 
@@ -207,7 +223,7 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 
   if (first_key >= sequence.key_span) return;
   const int keys = smaller(kRows, sequence.num_keys - first_key);  // in use; may be negative
   const int dim = problem.head_dim, thread = static_cast<int>(threadIdx.x);
-  const int warp_row = warp_index() * 16;
+  const int warp_row = warp_index() * 16 * MT;
 
   // Queries that see some of the keys, and those that see all.
   Range some = {0, 0}, all = {0, 0};
@@ -253,14 +269,13 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 
   };
 
   // Adds to one or both; the other is ignored.
-  const auto add_up = [&](auto with_d_v, auto with_d_k, float(&d_v)[1][kDim / 8][4],
-                          float(&d_k)[1][kDim / 8][4]) {
+  const auto add_up = [&](auto with_d_v, auto with_d_k, auto& d_v, auto& d_k) {
     stream_tiles<Tiles::kStages>(tiles * problem.group, load, [&](int i, int stage) {
       const int head = kv_head * problem.group + i / tiles;
       const int query = (first_tile + i % tiles) * kColumns;
       const Shared<T> q_tile = shared.column0 + stage * Tile::kColumnTile;
       const Shared<T> d_out_tile = shared.column1 + stage * Tile::kColumnTile;
-      float s[1][NT][4], d_p[1][NT][4];
+      float s[MT][NT][4], d_p[MT][NT][4];
       clear(s);
       multiply_by_rows<kDim>(s, shared.row0, warp_row, q_tile);
       const Place place = {first_key + warp_row, query};
@@ -276,7 +291,7 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 
       const int first_column = stage * kColumns + 2 * (lane_index() % 4);
       probabilities_and_gradient<T, kExtras, false>(
           s, d_p, problem, dropout_row(problem, head, sequence.first_query + query),
-          first_key + warp_row, [&](int n, float(&lse)[4], float(&row_sum)[4]) {
+          first_key + warp_row, [&](int, int n, float(&lse)[4], float(&row_sum)[4]) {
             const auto l = load_vector<2>(shared.lse + first_column + 8 * n);
             const auto d = load_vector<2>(shared.row_sums + first_column + 8 * n);
 #pragma unroll
@@ -290,27 +305,30 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 
     });
   };
   // Keys that are not in use get zeros.
-  const auto store_keys = [&](const float(&sum)[1][kDim / 8][4], float scale, const Heads<T>& to,
-                              Shared<T> tile) {
-    float factor[1][2];
+  const auto store_keys = [&](const auto& sum, float scale, const Heads<T>& to, Shared<T> tile) {
+    float factor[MT][2];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      factor[0][half] = warp_row + 8 * half + lane_index() / 4 < keys ? scale : 0.0f;
+    for (int m = 0; m < MT; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = warp_row + 16 * m + 8 * half + lane_index() / 4;
+        factor[m][half] = row < keys ? scale : 0.0f;
+      }
     }
     T* const first = to.at(sequence.first_key + first_key, kv_head, dim);
     const int64_t stride = to.stride;
     const int rows = sequence.key_span - first_key;
-    store_rows<T, kDim, 1>(
+    store_rows<T, kDim, MT>(
         sum, factor, tile, warp_row, dim, to.aligned, [rows](int row) { return row < rows; },
         [first, stride](int row) { return first + row * stride; });
   };
   using True = std::true_type;
   using False = std::false_type;
-  float sum[1][kDim / 8][4];
+  float sum[MT][kDim / 8][4];
   clear(sum);
   // A warp's rows of the tiles are its own: results leave through them.
   if constexpr (Tiles::kPasses == 1) {
-    float d_v[1][kDim / 8][4];
+    float d_v[MT][kDim / 8][4];
     clear(d_v);
     add_up(True{}, True{}, d_v, sum);
     store_keys(d_v, 1.0f, arguments.d_v, shared.row1);
@@ -328,11 +346,11 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 
 // --- dq ----------------------------------------------------------------------------------------
 
 template <typename T, int kDim, bool kExtras>
-__global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 1)
+__global__ void __launch_bounds__(QueriesTiles<T, kDim, kExtras>::kWarps * 32, 1)
     attention_backward_queries_kernel(const BackwardArguments<T> arguments) {
-  using Tiles = BackwardTiles<T, kDim, kExtras>;
-  using Tile = BackwardShared<T, kDim, kExtras>;
-  constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, NT = kColumns / 8;
+  using Tiles = QueriesTiles<T, kDim, kExtras>;
+  using Tile = BackwardShared<T, kDim, Tiles>;
+  constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, MT = Tiles::MT, NT = kColumns / 8;
   constexpr int kThreads = Tiles::kWarps * kWarp;
   const Problem& problem = arguments.problem;
 
@@ -344,7 +362,7 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 
   if (first_query >= sequence.num_queries) return;
   const int queries = smaller(kRows, sequence.num_queries - first_query);
   const int kv_head = head / problem.group, dim = problem.head_dim;
-  const int thread = static_cast<int>(threadIdx.x), warp_row = warp_index() * 16;
+  const int thread = static_cast<int>(threadIdx.x), warp_row = warp_index() * 16 * MT;
 
   const Range first = visible_keys(problem, sequence.num_keys, first_query + sequence.offset());
   const Range last =
@@ -363,17 +381,18 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 
                                         arguments.d_out.at(token, head, dim),
                                         arguments.d_out.stride, queries);
   }
-  float lse[2], row_sum[2];
+  float lse[MT][2], row_sum[MT][2];
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = warp_row + 8 * half + lane_index() / 4;
-    const int64_t at = head * problem.total_q + token + row;
-    lse[half] = row < queries ? usable_lse(engine::kernels::ENGINE_GPU::load(arguments.lse + at))
-                              : infinity();
-    row_sum[half] =
-        row < queries ? engine::kernels::ENGINE_GPU::load(arguments.row_sums + at) : 0.0f;
+  for (int m = 0; m < MT; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = warp_row + 16 * m + 8 * half + lane_index() / 4;
+      const int64_t at = head * problem.total_q + token + row;
+      lse[m][half] = row < queries ? usable_lse(load(arguments.lse + at)) : infinity();
+      row_sum[m][half] = row < queries ? load(arguments.row_sums + at) : 0.0f;
+    }
   }
-  const auto load = [&](int i, int stage) {
+  const auto load_keys = [&](int i, int stage) {
     const int key = begin + i * kColumns;
     const int64_t key_token = sequence.first_key + key;
     const int keys = sequence.num_keys - key;
@@ -385,13 +404,13 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 
         arguments.v.at(key_token, kv_head, dim), arguments.v.stride, keys);
   };
 
-  float d_q[1][kDim / 8][4];
+  float d_q[MT][kDim / 8][4];
   clear(d_q);
-  stream_tiles<Tiles::kStages>(tiles, load, [&](int i, int stage) {
+  stream_tiles<Tiles::kStages>(tiles, load_keys, [&](int i, int stage) {
     const int key = begin + i * kColumns;
     const Shared<T> k_tile = shared.column0 + stage * Tile::kColumnTile;
     const Shared<T> v_tile = shared.column1 + stage * Tile::kColumnTile;
-    float s[1][NT][4], d_p[1][NT][4];
+    float s[MT][NT][4], d_p[MT][NT][4];
     clear(s);
     multiply_by_rows<kDim>(s, shared.row0, warp_row, k_tile);
     const Place place = {first_query + warp_row, key};
@@ -405,20 +424,22 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, kExtras>::kWarps * 32, 
     multiply_by_rows<kDim>(d_p, shared.row1, warp_row, v_tile);
     probabilities_and_gradient<T, kExtras, true>(
         s, d_p, problem, dropout_row(problem, head, sequence.first_query + first_query + warp_row),
-        key, [&](int, float(&l)[4], float(&d)[4]) {
+        key, [&](int m, int, float(&l)[4], float(&d)[4]) {
 #pragma unroll
           for (int q = 0; q < 4; ++q) {
-            l[q] = lse[q >> 1];
-            d[q] = row_sum[q >> 1];
+            l[q] = lse[m][q >> 1];
+            d[q] = row_sum[m][q >> 1];
           }
         });
     multiply_by_columns<kDim>(d_q, d_p, k_tile, shared.weights);
   });
 
-  const float factor[1][2] = {{problem.scale, problem.scale}};
+  float factor[MT][2];
+#pragma unroll
+  for (int m = 0; m < MT; ++m) factor[m][0] = factor[m][1] = problem.scale;
   T* const first_row = arguments.d_q.at(token, head, dim);
   const int64_t stride = arguments.d_q.stride;
-  store_rows<T, kDim, 1>(
+  store_rows<T, kDim, MT>(
       d_q, factor, shared.row0, warp_row, dim, arguments.d_q.aligned,
       [queries](int row) { return row < queries; },
       [first_row, stride](int row) { return first_row + row * stride; });
@@ -439,26 +460,26 @@ void launch_row_sums(const Stream& stream, const BackwardArguments<T>& arguments
 
 template <typename T, int kDim, bool kExtras>
 void launch_backward_keys(const Stream& stream, const BackwardArguments<T>& arguments) {
-  using Tiles = BackwardTiles<T, kDim, kExtras>;
+  using Tiles = KeysTiles<T, kDim, kExtras>;
   const Problem& problem = arguments.problem;
   const int64_t slots = count_slots(arguments.total_k, problem.num_sequences, Tiles::kRows);
   launch(stream, "attention_backward_keys", attention_backward_keys_kernel<T, kDim, kExtras>,
          {.grid = {static_cast<unsigned>(slots * problem.num_kv_heads)},
           .block = {Tiles::kWarps * kWarp},
-          .shared_bytes = BackwardShared<T, kDim, kExtras>::bytes()},
+          .shared_bytes = BackwardShared<T, kDim, Tiles>::bytes()},
          arguments);
 }
 
 template <typename T, int kDim, bool kExtras>
 void launch_backward_queries(const Stream& stream, BackwardArguments<T> arguments) {
-  using Tiles = BackwardTiles<T, kDim, kExtras>;
+  using Tiles = QueriesTiles<T, kDim, kExtras>;
   const Problem& problem = arguments.problem;
   const int64_t slots = count_slots(problem.total_q, problem.num_sequences, Tiles::kRows);
   arguments.slots = static_cast<int>(slots);
   launch(stream, "attention_backward_queries", attention_backward_queries_kernel<T, kDim, kExtras>,
          {.grid = {static_cast<unsigned>(slots * problem.num_heads)},
           .block = {Tiles::kWarps * kWarp},
-          .shared_bytes = BackwardShared<T, kDim, kExtras>::bytes()},
+          .shared_bytes = BackwardShared<T, kDim, Tiles>::bytes()},
          arguments);
 }
 

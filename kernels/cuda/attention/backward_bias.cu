@@ -27,13 +27,13 @@ __global__ void __launch_bounds__(128)
 
 template <typename T, int kDim>
 void launch_bias(const Stream& stream, const BackwardArguments<T>& arguments) {
-  using Tiles = BackwardTiles<T, kDim, true>;
+  using Tiles = BiasTiles<T, kDim>;
   const Problem& problem = arguments.problem;
   const BiasBands bands(problem, Tiles::kRows);
   launch(stream, "attention_bias", attention_bias_kernel<T, kDim>,
          {.grid = {static_cast<unsigned>(bands.parts * problem.num_heads * bands.count)},
           .block = {Tiles::kWarps * kWarp},
-          .shared_bytes = BackwardShared<T, kDim, true>::bytes() +
+          .shared_bytes = BackwardShared<T, kDim, Tiles>::bytes() +
                           Tiles::kRows * (Tiles::kColumns + 1) * sizeof(float)},
          arguments, bands);
   const int count = problem.num_heads * problem.distance_count;

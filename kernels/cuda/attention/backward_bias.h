@@ -15,7 +15,18 @@
 
 namespace engine::kernels::ENGINE_GPU::attention {
 
-// Rows of a tile, for the workspace. As BackwardTiles.
+template <typename T, int kDim>
+struct BiasTiles {
+  static constexpr int kWarps = 4, kRows = 64, kStages = 1;
+  static constexpr int kColumns = kDim <= 64 ? 64 : kDim <= 128 ? 32 : 16;
+};
+template <int kDim>
+struct BiasTiles<float, kDim> {
+  static constexpr int kWarps = kDim <= 64 ? 4 : 2, kRows = 16 * kWarps, kStages = 1;
+  static constexpr int kColumns = kDim <= 128 ? 32 : 8;
+};
+
+// Rows of a tile, for the workspace: as BiasTiles.
 inline int bias_tile_rows(DType dtype, int head_dim) {
   return dtype == DType::f32 && head_dim > 64 ? 32 : 64;
 }
@@ -38,10 +49,10 @@ struct BiasBands {
 };
 
 template <typename T, int kDim>
-__global__ void __launch_bounds__(BackwardTiles<T, kDim, true>::kWarps * 32, 1)
+__global__ void __launch_bounds__(BiasTiles<T, kDim>::kWarps * 32, 1)
     attention_bias_kernel(const BackwardArguments<T> arguments, const BiasBands bands) {
-  using Tiles = BackwardTiles<T, kDim, true>;
-  using Tile = BackwardShared<T, kDim, true>;
+  using Tiles = BiasTiles<T, kDim>;
+  using Tile = BackwardShared<T, kDim, Tiles>;
   constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, NT = kColumns / 8;
   constexpr int kThreads = Tiles::kWarps * kWarp, kStride = kColumns + 1;
   static_assert(kThreads == 2 * kRows && kRows % kColumns == 0);
@@ -119,7 +130,7 @@ __global__ void __launch_bounds__(BackwardTiles<T, kDim, true>::kWarps * 32, 1)
         probabilities_and_gradient<T, true, true>(
             scores, d_p, problem,
             dropout_row(problem, head, sequence.first_query + first_query + warp_row), key,
-            [&](int, float(&l)[4], float(&d)[4]) {
+            [&](int, int, float(&l)[4], float(&d)[4]) {
 #pragma unroll
               for (int q = 0; q < 4; ++q) {
                 l[q] = lse[q >> 1];
