@@ -150,11 +150,17 @@ ENGINE_DEVICE void clear_beyond(Shared<BFloat16> tile, int extent, int valid, in
   }
 }
 
-// The two neighbouring columns that a lane has in each 8.
-ENGINE_DEVICE void load_bias(float (&x)[2], const void* bias, int column, int n) {
+// The bias of a tile, over the lanes of a warp: lane l has columns 64 i + 2 l and the next in
+// pairs[i]. Loaded before the sums are, so that the epilogue does not wait for it.
+template <int Columns>
+ENGINE_DEVICE void load_bias(uint32_t (&pairs)[Columns / 64], const MatmulProblem& p, int column) {
+  const auto* const bias = static_cast<const uint16_t*>(p.bias);
 #pragma unroll
-  for (int j = 0; j < 2; ++j) {
-    x[j] = column + j < n ? to_float(load(static_cast<const BFloat16*>(bias) + column + j)) : 0.0f;
+  for (int i = 0; i < Columns / 64; ++i) {
+    const int at = column + 64 * i + 2 * lane_index();
+    const uint32_t low = bias && at < p.n ? load(bias + at) : 0;
+    const uint32_t high = bias && at + 1 < p.n ? load(bias + at + 1) : 0;
+    pairs[i] = low | high << 16;
   }
 }
 
@@ -210,8 +216,9 @@ ENGINE_DEVICE void write_rows(const MatmulProblem& p, Shared<uint8_t> stage, int
 // stores; one group for each part, so that waiting for all but one frees the other stage.
 template <int Columns, typename T>
 ENGINE_DEVICE void write_tile(const Arguments& arguments, const MatmulSizes& sizes,
-                              float (&sums)[Columns / 2], Shared<uint8_t> stages, int row,
-                              int column, int part_of_k, bool leader) {
+                              float (&sums)[Columns / 2], const uint32_t (&bias)[Columns / 64],
+                              Shared<uint8_t> stages, int row, int column, int part_of_k,
+                              bool leader) {
   constexpr int kWidth = 128 / sizeof(T);  // columns that go together
   const MatmulProblem& p = arguments.problem;
   const int target = part_of_k == 0 ? row : row + part_of_k * rows_of_part(p);
@@ -226,10 +233,12 @@ ENGINE_DEVICE void write_tile(const Arguments& arguments, const MatmulSizes& siz
       if (p.bias) {
 #pragma unroll
         for (int j = 0; j < kWidth / 8; ++j) {
-          float bias[2];
-          load_bias(bias, p.bias, first + 8 * j + 2 * (lane_index() % 4), sizes.n);
-#pragma unroll
-          for (int q = 0; q < 4; ++q) x[4 * j + q] += bias[q & 1];
+          const int pair = part * kWidth % 64 / 2 + 4 * j + lane_index() % 4;
+          const uint32_t two = shuffle(bias[part * kWidth / 64], pair);
+          x[4 * j] += low_bf16(two);
+          x[4 * j + 1] += high_bf16(two);
+          x[4 * j + 2] += low_bf16(two);
+          x[4 * j + 3] += high_bf16(two);
         }
       }
       stage_sums<T>(stage, x);
@@ -274,6 +283,8 @@ ENGINE_DEVICE void multiply_tiles(const Arguments& arguments, const Ring<Columns
     const int steps = tiles.steps(depths);
     // k that belong to the extent in the last step, if the matrices go on behind it
     const int valid = sizes.k < arguments.problem.k ? depths.k - (steps - 1) * kDepth : kDepth;
+    uint32_t bias[Columns / 64];
+    load_bias<Columns>(bias, arguments.problem, position.column);
     int previous = 0;
     for (int step = 0; step < steps; ++step) {
       mbarrier_wait(ring.full + at.slot, at.parity);
@@ -298,7 +309,7 @@ ENGINE_DEVICE void multiply_tiles(const Arguments& arguments, const Ring<Columns
     }
     warpgroup_wait<0>();
     release(previous);
-    write_tile<Columns, T>(arguments, sizes, sums, my_stages,
+    write_tile<Columns, T>(arguments, sizes, sums, bias, my_stages,
                            position.row + half * 64 + warp % 4 * 16, position.column, depths.part,
                            leader);
   }
