@@ -55,7 +55,8 @@ if $table; then
   printf '%-7s %9s %7s %6s %7s  %s\n' arch registers spilled stack shared kernel
   summary | while read -r arch registers spilled stack shared name; do
     printf '%-7s %9s %7s %6s %7s  %s\n' "$arch" "$registers" "$spilled" "$stack" "$shared" \
-      "$(sed -E 's/engine::kernels::cuda::(\(anonymous namespace\)::)?//g; s/^void //; s/\(.*//' <<<"$name")"
+      "$(sed -E 's/\(engine::kernels::[A-Za-z:]+\)//g; s/engine::kernels::(cuda::)?(attention::)?//g
+        s/\(anonymous namespace\):://g; s/^void //; s/>\(.*$/>/; s/\([^<]*$//' <<<"$name")"
   done
 fi
 
