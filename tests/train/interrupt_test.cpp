@@ -117,8 +117,8 @@ TEST(Interrupt, KilledTwentyTimesAndContinuedEqualsUninterrupted) {
 
 TEST(Interrupt, KilledOnTheSoftwareGpu) {
   const Workspace w;
-  expect_unharmed_by_kills(w, stateful_run(w, 60) + std::vector<std::string>{"train.device=simt"},
-                           5);
+  expect_unharmed_by_kills(w, stateful_run(w, 32) + std::vector<std::string>{"train.device=simt"},
+                           4);
 }
 
 TEST(Interrupt, TerminateFinishesTheStepAndSaves) {
