@@ -1,8 +1,10 @@
-// Attention on GPUs: checks, and which kernels do the work. Here is the place to choose further
-// ones by device and shape.
-//   forward.h    all shapes
-//   decode.h     few queries, more than a few keys
-//   backward.h   all shapes; backward_bias.h: the gradient of distance_bias
+// Attention on GPUs: checks, and the choice of kernels. All of these run from sm_80 on; kernels for
+// newer devices, chosen by compute_capability(stream) and shape, belong into forward_of and
+// backward_of, before them.
+//   forward.h        any shape
+//   decode.h         few queries against more than a few keys, without bias and dropout
+//   backward.h       any shape
+//   backward_bias.h  the gradient of distance_bias
 #include "kernels/cuda/attention/backward.h"
 #include "kernels/cuda/attention/backward_bias.h"
 #include "kernels/cuda/attention/decode.h"

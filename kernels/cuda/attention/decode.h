@@ -7,8 +7,9 @@
 // a second kernel. Where a chunk begins depends on nothing, so neither do the bits of a sequence on
 // the others in the batch or on the number of multiprocessors.
 //
-// Floor: the keys and values in use, read once: 2 · keys · num_kv_heads · head_dim elements. 40 to
-// 64 KB of them are on their way per block.
+// Floor: the keys and values in use, read once: 2 · keys · num_kv_heads · head_dim elements, at the
+// rate of device memory. Every warp has a tile of keys and one of values on their way, 8 KB each at
+// head_dim 128 in bf16: 64 KB per block, and three blocks to a multiprocessor of Hopper.
 #pragma once
 
 #include "kernels/cuda/attention/forward.h"
