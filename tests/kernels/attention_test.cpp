@@ -452,6 +452,31 @@ TEST_P(AttentionTest, DistanceBias) {
   }
 }
 
+// The gradient adds up over many sequences, whose queries begin before or after their first key.
+TEST_P(AttentionTest, DistanceBiasOfManySequences) {
+  for (DType dtype : kFloats) {
+    for (bool causal : {true, false}) {
+      for (int dim : {16, 72}) {
+        SCOPED_TRACE(std::string(name_of(dtype)) + (causal ? " causal" : " both directions") +
+                     " head_dim " + std::to_string(dim));
+        expect_matches_reference(
+            stream(), ops(),
+            with_scale({.query_lengths = {70, 1, 0, 65, 20, 3, 64, 9, 33, 2, 130},
+                        .key_lengths = {64, 5, 7, 66, 2, 0, 64, 100, 33, 40, 80},
+                        .keys_used = {60, 5, 7, 66, 2, 0, 64, 90, 0, 40, 80},
+                        .num_heads = 2,
+                        .num_kv_heads = 1,
+                        .head_dim = dim,
+                        .causal = causal,
+                        .window = causal ? 50 : 0,
+                        .distance_count = 259,
+                        .distance_offset = 129}),
+            dtype, 26, Layout::kAligned);
+      }
+    }
+  }
+}
+
 TEST_P(AttentionTest, Dropout) {
   for (DType dtype : kFloats) {
     expect_matches_reference(stream(), ops(),

@@ -10,8 +10,8 @@
 //
 // Floor: the scores and dP are computed in both kernels, so 7 products of 2 · (visible pairs) ·
 // head_dim FLOPs per head instead of the 5 of a backward that adds dq with atomics.
-// keys above head_dim 128: dk and dv do not fit into registers together, so it goes over the
-// queries twice (8 products). Two buffers for what is streamed, where 99 KB of shared memory allow.
+// Above head_dim 128 dk and dv do not fit into registers together: `keys` goes over the
+// queries twice, once for each (8 products in all).
 #pragma once
 
 #include <type_traits>
