@@ -13,6 +13,8 @@ set(ENGINE_GPU_KERNELS
   attention/steps.cu
   column_sum.cu
   cross_entropy.cu
+  cross_entropy/loss.cu
+  cross_entropy/targets.cu
   dropout.cu
   elementwise.cu
   embedding.cu
