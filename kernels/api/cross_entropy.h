@@ -36,7 +36,8 @@ struct LinearCrossEntropy {
   DType dtype = DType::f32;
 };
 
-// Rows per chunk: about 256 MiB of fp32 logits, a multiple of 64. Every chunk reads the weight
+// Rows per chunk on the CPU: about 256 MiB of fp32 logits, a multiple of 64 (GPUs choose up to 4096
+// rows and 1 GiB by themselves: kernels/cuda/cross_entropy.cu). Every chunk reads the weight
 // twice and d_weight once, so few large chunks are faster than many small ones.
 int64_t linear_cross_entropy_chunk_rows(int64_t tokens, int64_t vocab_size);
 
