@@ -7,7 +7,7 @@
 
 namespace engine::kernels::simt {
 
-thread_local Thread* current_thread __attribute__((tls_model("initial-exec"))) = nullptr;
+constinit thread_local Thread* current_thread __attribute__((tls_model("initial-exec"))) = nullptr;
 
 namespace {
 

@@ -150,8 +150,9 @@ struct Cluster {
   }
 };
 
-// The thread that runs on this OS thread. initial-exec: one instruction, also in a shared library.
-extern thread_local Thread* current_thread __attribute__((tls_model("initial-exec")));
+// The thread that runs on this OS thread. initial-exec and constinit: one instruction, no call of a
+// wrapper that might have to initialise it (whose result UBSan takes for null).
+extern constinit thread_local Thread* current_thread __attribute__((tls_model("initial-exec")));
 
 inline Thread& self() {
   return *current_thread;
