@@ -2,8 +2,8 @@
 //
 //   out[t] = rnd(scale · table[ids[t]]) (+ position_table[positions[t]])     rnd: to the output
 //   dtype
-// Backward, deterministic (each table row sums its tokens in token order; a GPU in pieces of at most
-// 32, then the pieces in order):
+// Backward, deterministic (each table row sums its tokens in token order; a GPU in pieces of at
+// most 32, then the pieces in order):
 //   d_table[id] += scale · Σ_{t: ids[t] = id} d_out[t], except for id = padding_id
 //   d_position_table[p] += Σ_{t: positions[t] = p} d_out[t]
 // Table gradients are fp32. ids must lie in [0, rows): the caller has validated the data.

@@ -44,7 +44,8 @@ template <typename T>
 ENGINE_DEVICE constexpr T ceil_div(T a, T b) {
   return (a + b - 1) / b;
 }
-// a / b, neither negative. Division of 64 bits is some hundred instructions, of 32 bits some twenty.
+// a / b, neither negative. Division of 64 bits is some hundred instructions, of 32 bits some
+// twenty.
 ENGINE_DEVICE int64_t quotient(int64_t a, int64_t b) {
   return ((a | b) >> 32) == 0 ? static_cast<uint32_t>(a) / static_cast<uint32_t>(b) : a / b;
 }
