@@ -12,6 +12,7 @@
 
 namespace engine {
 
+// causal_lm: the next token, also of the decoder of an encoder-decoder model.
 enum class Task : uint8_t { causal_lm, sequence_classification };
 
 // What every part of the engine may want to know of any model. Families keep their own details.
@@ -25,7 +26,12 @@ struct ModelInfo {
   bool learned_positions =
       false;  // positions beyond max_positions are impossible, not just untrained
   bool tied_head = false;
+  float logit_scale = 1.0f;  // logits = logit_scale · hidden · headᵀ
   int num_labels = 0;
+  // An encoder reads the source; a decoder, which the numbers above describe, predicts the target.
+  bool encoder_decoder = false;
+  int num_encoder_layers = 0;
+  int32_t decoder_start_id = -1;  // the decoder's first input
   std::vector<int32_t> bos_ids, eos_ids, pad_ids;
 };
 
@@ -57,6 +63,12 @@ struct ModelBatch {
   Tensor targets;    // i32 [N], the id to predict at each token, or -100
   Sequences sequences;
   CacheStep cache;  // generation only
+
+  // Encoder-decoder models: the tokens above are the decoder's, these the encoder's, sequence for
+  // sequence.
+  Tensor source_ids;  // i32 [M]; in generation only with the first tokens of the decoder
+  Sequences source_sequences;
+  CacheStep source_cache;  // generation only: the keys and values of cross-attention
 };
 
 class Model {
@@ -68,14 +80,18 @@ class Model {
   const ParameterSet& parameters() const { return parameters_; }
   // lm_head or score; the embedding table itself when tied.
   Parameter& head() { return *head_; }
-  // Parameters that take part in matmuls of one token (models.md 9).
+  // Parameters that take part in matmuls of one token (models.md 9); of an encoder-decoder model,
+  // of one token of the decoder.
   virtual int64_t matmul_parameters() const = 0;
+  // The same of one token of the encoder, the keys and values of cross-attention included.
+  virtual int64_t source_matmul_parameters() const { return 0; }
 
   // Tables that depend on the longest position in use (RoPE). Call once, before any forward.
   virtual void prepare(Runtime& runtime, int64_t max_positions) = 0;
   // Hidden states after the final norm: [N, hidden] in the compute dtype. Probes are HF's
   // hidden_states: "hidden.0" the embedding, "hidden.<i>" the residual stream after layer i - 1,
-  // "hidden.<num_layers>" after the final norm.
+  // "hidden.<num_layers>" after the final norm; "encoder.hidden.<i>" and "decoder.hidden.<i>" in an
+  // encoder-decoder model.
   virtual Variable hidden_states(Graph& graph, const ModelBatch& batch) = 0;
 
   // Other spellings of a tensor's name that checkpoints use.

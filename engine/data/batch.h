@@ -24,10 +24,19 @@ struct Batch {
   std::vector<int32_t> labels;      // [S]; index into label_names, -1 = none
   int32_t max_seqlen = 0;
   int64_t num_targets = 0;  // targets that are not -100
+  // Encoder-decoder models: what the encoder reads, sequence for sequence. The lists above are then
+  // the decoder's: input_ids[t] is the target before t (the first one the decoder's start token),
+  // and targets[t] what is predicted there. Empty for other models.
+  struct Source {
+    std::vector<int32_t> input_ids;   // [M]
+    std::vector<int32_t> cu_seqlens;  // [S + 1]
+    int32_t max_seqlen = 0;
+  } source;
   DataPosition position;
   bool last_in_epoch = false;
 
   int64_t num_tokens() const { return static_cast<int64_t>(input_ids.size()); }
+  int64_t num_source_tokens() const { return static_cast<int64_t>(source.input_ids.size()); }
   int64_t num_sequences() const { return static_cast<int64_t>(rows.size()); }
 };
 
