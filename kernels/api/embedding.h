@@ -8,7 +8,8 @@
 //   d_position_table[p] += Σ_{t: positions[t] = p} d_out[t]
 // Table gradients are fp32. ids must lie in [0, rows): the caller has validated the data.
 //
-// gather_rows:  out[i] = x[rows[i]];   scatter_rows:  out[rows[i]] = x[i], rows distinct.
+// gather_rows:  out[i] = x[rows[i]];   scatter_rows:  out[rows[i]] = x[i], rows distinct. Without
+// rows: out[i] = x[i], a copy between strides.
 #pragma once
 
 #include "kernels/api/types.h"
@@ -43,7 +44,7 @@ struct EmbeddingBackward {
 
 struct GatherRows {
   int64_t count = 0, width = 0;
-  const int32_t* rows = nullptr;  // [count]
+  const int32_t* rows = nullptr;  // [count], or null
   const void* x = nullptr;
   void* out = nullptr;
   int64_t x_stride = 0, out_stride = 0;  // elements between rows; 0 = width

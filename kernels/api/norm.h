@@ -12,6 +12,10 @@
 //   RMSNorm       dr = rstd · (g - x̂ · mean(g ∘ x̂)),             dw += Σ_rows dy ∘ x̂
 //   LayerNorm     dr = rstd · (g - mean(g) - x̂ · mean(g ∘ x̂)),   dw as above, db += Σ_rows dy
 //   dx = d_delta = dr + d_residual                     (one result serves both)
+//
+// Rows lie densely, or are the heads of tokens in wider buffers (QK-norm): with heads > 0 row i of
+// x, y, dy and dx starts (i / heads) · token_stride + (i % heads) · hidden elements in, and there
+// is neither delta nor residual_out nor d_residual. dx may then be dy.
 #pragma once
 
 #include "kernels/api/types.h"
@@ -22,7 +26,8 @@ enum class NormKind : uint8_t { layer_norm, rms_llama, rms_gemma, rms_t5 };
 
 struct NormForward {
   NormKind kind = NormKind::rms_llama;
-  int64_t tokens = 0, hidden = 0;
+  int64_t tokens = 0, hidden = 0;       // rows and their length
+  int64_t heads = 0, token_stride = 0;  // rows within wider buffers, see above
   float eps = 1e-5f;
   const void* x = nullptr;       // [tokens, hidden] residual dtype
   const void* delta = nullptr;   // [tokens, hidden] compute dtype, or null
@@ -38,11 +43,12 @@ struct NormForward {
 
 struct NormBackward {
   NormKind kind = NormKind::rms_llama;
-  int64_t tokens = 0, hidden = 0;
-  const void* dy = nullptr;          // [tokens, hidden] compute dtype
-  const void* d_residual = nullptr;  // [tokens, hidden] residual dtype, gradient of residual_out
-                                     // from its other use, or null
-  const void* x = nullptr;           // r: residual_out of the forward (or x, without a delta)
+  int64_t tokens = 0, hidden = 0;       // rows and their length
+  int64_t heads = 0, token_stride = 0;  // rows within wider buffers, see above
+  const void* dy = nullptr;             // [tokens, hidden] compute dtype
+  const void* d_residual = nullptr;     // [tokens, hidden] residual dtype, gradient of residual_out
+                                        // from its other use, or null
+  const void* x = nullptr;              // r: residual_out of the forward (or x, without a delta)
   const void* weight = nullptr;
   const float* mean = nullptr;
   const float* rstd = nullptr;

@@ -81,6 +81,9 @@ struct RowBytes {
       : row(static_cast<size_t>(p.width) * size_of(p.dtype)),
         x(static_cast<size_t>(p.x_stride ? p.x_stride : p.width) * size_of(p.dtype)),
         out(static_cast<size_t>(p.out_stride ? p.out_stride : p.width) * size_of(p.dtype)) {}
+  static size_t index(const GatherRows& p, int64_t i) {
+    return static_cast<size_t>(p.rows != nullptr ? p.rows[i] : i);
+  }
   size_t row, x, out;
 };
 
@@ -92,8 +95,8 @@ void gather_rows(Stream, const GatherRows& p) {
   auto* const out = static_cast<std::byte*>(p.out);
   parallel_for_ranges(p.count, kRowsPerPiece, [=, &p](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(out + static_cast<size_t>(i) * bytes.out,
-                  x + static_cast<size_t>(p.rows[i]) * bytes.x, bytes.row);
+      std::memcpy(out + static_cast<size_t>(i) * bytes.out, x + bytes.index(p, i) * bytes.x,
+                  bytes.row);
     }
   });
 }
@@ -104,8 +107,8 @@ void scatter_rows(Stream, const GatherRows& p) {
   auto* const out = static_cast<std::byte*>(p.out);
   parallel_for_ranges(p.count, kRowsPerPiece, [=, &p](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(out + static_cast<size_t>(p.rows[i]) * bytes.out,
-                  x + static_cast<size_t>(i) * bytes.x, bytes.row);
+      std::memcpy(out + bytes.index(p, i) * bytes.out, x + static_cast<size_t>(i) * bytes.x,
+                  bytes.row);
     }
   });
 }

@@ -49,6 +49,13 @@ void with_types(NormKind kind, DType compute, DType residual, const Body& body) 
   require(false, "norm: compute and residual must be f32 and f32, bf16 and f32, or bf16 and bf16");
 }
 
+// Elements from the start of x, y, dy and dx to row `row`.
+template <typename Norm>
+int64_t row_start(const Norm& p, int64_t row) {
+  if (p.heads == 0) return row * p.hidden;
+  return row / p.heads * p.token_stride + row % p.heads * p.hidden;
+}
+
 // Sum over a row of term(i, lanes): four vectors of partial sums, so that additions overlap.
 // term gives 0 in the lanes past the end.
 template <typename Term>
@@ -74,68 +81,70 @@ ENGINE_INLINE F32x16 zero_rest(F32x16 v, FirstLanes lanes) {
 
 void norm_forward(Stream, const NormForward& p) {
   require(p.delta == nullptr || p.residual_out != nullptr, "norm: delta without residual_out");
-  with_types(
-      p.kind, p.compute_dtype, p.residual_dtype, [&](auto compute, auto residual, auto kind) {
-        using C = decltype(compute);
-        using R = decltype(residual);
-        using K = decltype(kind);
-        const int64_t hidden = p.hidden;
-        const C* const weight = static_cast<const C*>(p.weight);
-        const C* const bias = static_cast<const C*>(p.bias);
-        const float elements = static_cast<float>(hidden);
+  require(p.heads == 0 || p.residual_out == nullptr, "norm: heads with residual_out");
+  with_types(p.kind, p.compute_dtype, p.residual_dtype,
+             [&](auto compute, auto residual, auto kind) {
+               using C = decltype(compute);
+               using R = decltype(residual);
+               using K = decltype(kind);
+               const int64_t hidden = p.hidden;
+               const C* const weight = static_cast<const C*>(p.weight);
+               const C* const bias = static_cast<const C*>(p.bias);
+               const float elements = static_cast<float>(hidden);
 
-        const auto normalise_row = [&](int64_t row) {
-          const R* const x = static_cast<const R*>(p.x) + row * hidden;
-          const C* const delta =
-              p.delta != nullptr ? static_cast<const C*>(p.delta) + row * hidden : nullptr;
-          R* const stored =
-              p.residual_out != nullptr ? static_cast<R*>(p.residual_out) + row * hidden : nullptr;
-          const R* const r = stored != nullptr ? stored : x;
-          C* const y = static_cast<C*>(p.y) + row * hidden;
+               const auto normalise_row = [&](int64_t row) {
+                 const int64_t start = row_start(p, row);
+                 const R* const x = static_cast<const R*>(p.x) + start;
+                 const C* const delta =
+                     p.delta != nullptr ? static_cast<const C*>(p.delta) + start : nullptr;
+                 R* const stored =
+                     p.residual_out != nullptr ? static_cast<R*>(p.residual_out) + start : nullptr;
+                 const R* const r = stored != nullptr ? stored : x;
+                 C* const y = static_cast<C*>(p.y) + start;
 
-          const auto moment = [](F32x16 v) { return K::centred ? v : v * v; };
-          float sum;
-          if (delta != nullptr) {
-            sum = sum_over_row(hidden, [&](int64_t i, auto lanes) {
-              const F32x16 v = round_to<R>(load(x + i, lanes) + load(delta + i, lanes));
-              store(stored + i, v, lanes);
-              return moment(v);
-            });
-          } else if (stored != nullptr && stored != x) {
-            sum = sum_over_row(hidden, [&](int64_t i, auto lanes) {
-              const F32x16 v = load(x + i, lanes);
-              store(stored + i, v, lanes);
-              return moment(v);
-            });
-          } else {
-            sum = sum_over_row(hidden,
-                               [&](int64_t i, auto lanes) { return moment(load(x + i, lanes)); });
-          }
+                 const auto moment = [](F32x16 v) { return K::centred ? v : v * v; };
+                 float sum;
+                 if (delta != nullptr) {
+                   sum = sum_over_row(hidden, [&](int64_t i, auto lanes) {
+                     const F32x16 v = round_to<R>(load(x + i, lanes) + load(delta + i, lanes));
+                     store(stored + i, v, lanes);
+                     return moment(v);
+                   });
+                 } else if (stored != nullptr && stored != x) {
+                   sum = sum_over_row(hidden, [&](int64_t i, auto lanes) {
+                     const F32x16 v = load(x + i, lanes);
+                     store(stored + i, v, lanes);
+                     return moment(v);
+                   });
+                 } else {
+                   sum = sum_over_row(
+                       hidden, [&](int64_t i, auto lanes) { return moment(load(x + i, lanes)); });
+                 }
 
-          const float mean = K::centred ? sum / elements : 0.0f;
-          if constexpr (K::centred) {
-            sum = sum_over_row(hidden, [&](int64_t i, auto lanes) {
-              const F32x16 v = zero_rest(load(r + i, lanes) - mean, lanes);
-              return v * v;
-            });
-          }
-          const float rstd = 1.0f / std::sqrt(sum / elements + p.eps);
-          if (p.mean != nullptr && K::centred) p.mean[row] = mean;
-          if (p.rstd != nullptr) p.rstd[row] = rstd;
+                 const float mean = K::centred ? sum / elements : 0.0f;
+                 if constexpr (K::centred) {
+                   sum = sum_over_row(hidden, [&](int64_t i, auto lanes) {
+                     const F32x16 v = zero_rest(load(r + i, lanes) - mean, lanes);
+                     return v * v;
+                   });
+                 }
+                 const float rstd = 1.0f / std::sqrt(sum / elements + p.eps);
+                 if (p.mean != nullptr && K::centred) p.mean[row] = mean;
+                 if (p.rstd != nullptr) p.rstd[row] = rstd;
 
-          for_vectors(hidden, [&](int64_t i, auto lanes) {
-            F32x16 normalised = (load(r + i, lanes) - mean) * rstd;
-            if constexpr (K::rounds_normalised) normalised = round_to<C>(normalised);
-            F32x16 out = K::gain(load(weight + i, lanes)) * normalised;
-            if (K::centred && bias != nullptr) out += load(bias + i, lanes);
-            store(y + i, out, lanes);
-          });
-        };
+                 for_vectors(hidden, [&](int64_t i, auto lanes) {
+                   F32x16 normalised = (load(r + i, lanes) - mean) * rstd;
+                   if constexpr (K::rounds_normalised) normalised = round_to<C>(normalised);
+                   F32x16 out = K::gain(load(weight + i, lanes)) * normalised;
+                   if (K::centred && bias != nullptr) out += load(bias + i, lanes);
+                   store(y + i, out, lanes);
+                 });
+               };
 
-        parallel_for_ranges(p.tokens, kRowsPerPiece, [&](int64_t begin, int64_t end) {
-          for (int64_t row = begin; row < end; ++row) normalise_row(row);
-        });
-      });
+               parallel_for_ranges(p.tokens, kRowsPerPiece, [&](int64_t begin, int64_t end) {
+                 for (int64_t row = begin; row < end; ++row) normalise_row(row);
+               });
+             });
 }
 
 size_t norm_backward_workspace(int64_t tokens, int64_t hidden) {
@@ -144,6 +153,7 @@ size_t norm_backward_workspace(int64_t tokens, int64_t hidden) {
 }
 
 void norm_backward(Stream, const NormBackward& p) {
+  require(p.heads == 0 || p.d_residual == nullptr, "norm: heads with d_residual");
   with_types(
       p.kind, p.compute_dtype, p.residual_dtype, [&](auto compute, auto residual, auto kind) {
         using C = decltype(compute);
@@ -156,12 +166,12 @@ void norm_backward(Stream, const NormBackward& p) {
         float* const d_bias_parts = d_weight_parts + chunks * hidden;
 
         const auto backward_row = [&](int64_t row, float* d_weight, float* d_bias) {
-          const C* const dy = static_cast<const C*>(p.dy) + row * hidden;
-          const R* const r = static_cast<const R*>(p.x) + row * hidden;
-          const R* const d_residual = p.d_residual != nullptr
-                                          ? static_cast<const R*>(p.d_residual) + row * hidden
-                                          : nullptr;
-          R* const dx = static_cast<R*>(p.dx) + row * hidden;
+          const int64_t start = row_start(p, row);
+          const C* const dy = static_cast<const C*>(p.dy) + start;
+          const R* const r = static_cast<const R*>(p.x) + start;
+          const R* const d_residual =
+              p.d_residual != nullptr ? static_cast<const R*>(p.d_residual) + start : nullptr;
+          R* const dx = static_cast<R*>(p.dx) + start;
           const float mean = K::centred ? p.mean[row] : 0.0f, rstd = p.rstd[row];
           const auto gradient = [&](int64_t i, auto lanes) {  // g = dy ∘ gain; 0 past the end
             return load(dy + i, lanes) * K::gain(load(weight + i, lanes));

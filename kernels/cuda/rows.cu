@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreads) copy_rows_kernel(const Rows p) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= p.count * p.words) return;
   const int64_t i = quotient(index, p.words), at = (index - i * p.words) * N;
-  const int64_t row = load(p.rows + i);
+  const int64_t row = p.rows ? load(p.rows + i) : i;
   const int64_t from = p.scatter ? i : row, to = p.scatter ? row : i;
   store_vector(p.out + to * p.out_bytes + at, load_vector<N>(p.x + from * p.x_bytes + at));
 }

@@ -286,6 +286,21 @@ TEST_P(EmbeddingTest, GatherAndScatterWithStrides) {
       target[static_cast<int64_t>(rows[i]) * kOutStride + c] = x[i * kXStride + 2 + c];
   }
   expect_equal(to.values(), target, "scattered");
+  // without rows: a copy between strides
+  for (auto* copy : {ops().gather_rows, ops().scatter_rows}) {
+    DeviceArray dense(stream(), DType::f32, kCount * kWidth);
+    copy(stream(), {.count = kCount,
+                    .width = kWidth,
+                    .x = from.as<float>() + 2,
+                    .out = dense.data(),
+                    .x_stride = kXStride,
+                    .dtype = DType::f32});
+    Values columns;
+    for (int64_t i = 0; i < kCount; ++i) {
+      for (int64_t c = 0; c < kWidth; ++c) columns.push_back(x[i * kXStride + 2 + c]);
+    }
+    expect_equal(dense.values(), columns, "copied");
+  }
   DeviceArray back(stream(), DType::f32, kCount * kWidth);
   ops().gather_rows(stream(), {.count = kCount,
                                .width = kWidth,

@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_backward_kernel(const Backwa
       using T = std::remove_cvref_t<decltype(*from)>;
       const int piece = k * threads + thread;
       to[k] = piece < pieces && row < end
-                  ? load_eight_once(from + row * hidden + piece * 8, 8, true)
+                  ? load_eight_once(from + row_start(norm, row) + piece * 8, 8, true)
                   : zero_eight<T>();
     }
   };
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_backward_kernel(const Backwa
     for (int k = 0; k < K; ++k) {
       const int piece = k * threads + thread;
       if (!active || piece >= pieces) continue;
-      const int64_t at = row * hidden + piece * 8;
+      const int64_t at = row_start(norm, row) + piece * 8;
       float dx[8];
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
@@ -190,13 +190,13 @@ __global__ void __launch_bounds__(kMaxThreads) norm_backward_any_kernel(const Ba
   for (int64_t row = begin; row < end; ++row) {
     const float mean = kind.centred ? load(norm.mean + row) : 0.0f;
     const float rstd = load(norm.rstd + row);
+    const int64_t start = row_start(norm, row);
     float d[8], x_hat[8], g[8];
     const auto read = [&](int64_t i) {
       const int64_t valid = hidden - i;
       float weight[8];
-      to_floats(d, load_eight(static_cast<const C*>(norm.dy) + row * hidden + i, valid, p.whole));
-      to_floats(x_hat,
-                load_eight(static_cast<const R*>(norm.x) + row * hidden + i, valid, p.whole));
+      to_floats(d, load_eight(static_cast<const C*>(norm.dy) + start + i, valid, p.whole));
+      to_floats(x_hat, load_eight(static_cast<const R*>(norm.x) + start + i, valid, p.whole));
       to_floats(weight, load_eight(static_cast<const C*>(norm.weight) + i, valid, p.whole));
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
@@ -220,12 +220,12 @@ __global__ void __launch_bounds__(kMaxThreads) norm_backward_any_kernel(const Ba
       read(i);
       float dx[8] = {};
       if (norm.d_residual) {
-        to_floats(dx, load_eight(static_cast<const R*>(norm.d_residual) + row * hidden + i, valid,
-                                 p.whole));
+        to_floats(dx,
+                  load_eight(static_cast<const R*>(norm.d_residual) + start + i, valid, p.whole));
       }
 #pragma unroll
       for (int j = 0; j < 8; ++j) dx[j] += rstd * (g[j] - mean_g - x_hat[j] * mean_gx);
-      store_eight(static_cast<R*>(norm.dx) + row * hidden + i, dx, valid, p.whole);
+      store_eight(static_cast<R*>(norm.dx) + start + i, dx, valid, p.whole);
       const auto add = [&](float* parts, auto term) {
         if (!parts) return;
         float* const to = parts + blockIdx.x * hidden + i;
@@ -278,6 +278,7 @@ size_t norm_backward_workspace(int64_t tokens, int64_t hidden) {
 }
 
 void norm_backward(Stream stream, const NormBackward& arguments) {
+  require(arguments.heads == 0 || arguments.d_residual == nullptr, "norm: heads with d_residual");
   if (arguments.tokens == 0 || arguments.hidden == 0) return;
   const int64_t parts = num_parts(arguments.tokens, arguments.hidden);
   float* const workspace = static_cast<float*>(arguments.workspace);
@@ -285,7 +286,7 @@ void norm_backward(Stream stream, const NormBackward& arguments) {
   backward.rows_of_part = rows_of_part(arguments.tokens, arguments.hidden);
   if (arguments.d_weight) backward.weight_parts = workspace;
   if (arguments.d_bias) backward.bias_parts = workspace + parts * arguments.hidden;
-  backward.whole = arguments.hidden % 8 == 0 &&
+  backward.whole = arguments.hidden % 8 == 0 && arguments.token_stride % 8 == 0 &&
                    aligned_to_16(arguments.dy, arguments.d_residual, arguments.x, arguments.weight,
                                  arguments.dx, arguments.workspace);
   const RowShape& shape = backward.shape;

@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_forward_kernel(const Forward
   const int slot = static_cast<int>(threadIdx.x) / threads;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * p.shape.rows + slot;
   const bool active = row < norm.tokens;
+  const int64_t start = row_start(norm, row);
 
   // What does not exist is zero.
   const auto read = [&](auto& to, const auto* from) {
@@ -33,9 +34,8 @@ __global__ void __launch_bounds__(kMaxThreads) norm_forward_kernel(const Forward
 #pragma unroll
     for (int k = 0; k < K; ++k) {
       const int piece = k * threads + thread;
-      to[k] = active && piece < pieces
-                  ? load_eight_once(from + row * norm.hidden + piece * 8, 8, true)
-                  : zero_eight<T>();
+      to[k] = active && piece < pieces ? load_eight_once(from + start + piece * 8, 8, true)
+                                       : zero_eight<T>();
     }
   };
   Eight<R> x[K];
@@ -60,8 +60,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_forward_kernel(const Forward
       for (int j = 0; j < 8; ++j) r[k][j] = rounded_to<R>(r[k][j] + to_float(delta[k][j]));
     }
     if (keeps && active && piece < pieces) {
-      store_eight(static_cast<R*>(norm.residual_out) + row * norm.hidden + piece * 8, r[k], 8,
-                  true);
+      store_eight(static_cast<R*>(norm.residual_out) + start + piece * 8, r[k], 8, true);
     }
 #pragma unroll
     for (int j = 0; j < 8; ++j) sum += kind.centred ? r[k][j] : r[k][j] * r[k][j];
@@ -104,7 +103,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_forward_kernel(const Forward
 #pragma unroll
       for (int j = 0; j < 8; ++j) y[j] += bias[j];
     }
-    store_eight(static_cast<C*>(norm.y) + row * norm.hidden + piece * 8, y, 8, true);
+    store_eight(static_cast<C*>(norm.y) + start + piece * 8, y, 8, true);
   }
 }
 
@@ -115,7 +114,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_forward_any_kernel(const For
   const Kind kind(norm.kind);
   SharedMemory shared;
   RowSum row_sum(shared, static_cast<int>(blockDim.x));
-  const int64_t hidden = norm.hidden, start = blockIdx.x * hidden;
+  const int64_t hidden = norm.hidden, start = row_start(norm, blockIdx.x);
   const int64_t step = static_cast<int64_t>(blockDim.x) * 8, own = threadIdx.x * int64_t{8};
   const bool keeps = norm.residual_out && (norm.delta || norm.residual_out != norm.x);
   const R* const stored = static_cast<const R*>(keeps ? norm.residual_out : norm.x) + start;
@@ -179,8 +178,10 @@ __global__ void __launch_bounds__(kMaxThreads) norm_forward_any_kernel(const For
 void norm_forward(Stream stream, const NormForward& arguments) {
   require(arguments.delta == nullptr || arguments.residual_out != nullptr,
           "norm: delta without residual_out");
+  require(arguments.heads == 0 || arguments.residual_out == nullptr,
+          "norm: heads with residual_out");
   if (arguments.tokens == 0 || arguments.hidden == 0) return;
-  const bool whole = arguments.hidden % 8 == 0 &&
+  const bool whole = arguments.hidden % 8 == 0 && arguments.token_stride % 8 == 0 &&
                      aligned_to_16(arguments.x, arguments.delta, arguments.residual_out,
                                    arguments.weight, arguments.bias, arguments.y);
   const RowShape shape = row_shape(arguments.hidden);

@@ -55,6 +55,14 @@ inline unsigned any_block(int64_t hidden) {
   return static_cast<unsigned>(wanted < kMaxThreads ? wanted : kMaxThreads);
 }
 
+// Elements from the start of x, y, dy and dx to row `row`.
+template <typename Norm>
+ENGINE_DEVICE int64_t row_start(const Norm& norm, int64_t row) {
+  if (norm.heads == 0) return row * norm.hidden;
+  const int64_t token = quotient(row, norm.heads);
+  return token * norm.token_stride + (row - token * norm.heads) * norm.hidden;
+}
+
 // Sums over the threads of a row, to all of them. Called by the whole block: its rows go in step.
 class RowSum {
  public:
