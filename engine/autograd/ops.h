@@ -47,6 +47,8 @@ struct NormParameters {
 };
 Normed add_norm(Graph& graph, const Variable& residual, const Variable& delta,
                 const NormParameters& norm);
+// The norm of x alone, of a sublayer's result for instance.
+Variable norm(Graph& graph, const Variable& x, const NormParameters& parameters);
 
 // residual + delta, in the residual dtype.
 Variable add(Graph& graph, const Variable& residual, const Variable& delta);
@@ -71,6 +73,14 @@ struct AttentionConfig {
 // Result [N, H·D].
 Variable self_attention(Graph& graph, const Variable& qkv, const AttentionConfig& config,
                         const Sequences& sequences);
+
+// RMSNorm over each head of the queries and of the keys of a fused buffer qkv [N, (H + 2K)·D], with
+// one weight [D] for all heads of a kind; the values are as they were. Result [N, (H + 2K)·D].
+struct HeadNorms {
+  NormParameters query, key;
+};
+Variable norm_heads(Graph& graph, const Variable& qkv, const AttentionConfig& config,
+                    const HeadNorms& norms);
 
 // [N, F] -> [N, F], or gated [N, 2F] -> [N, F]. x is consumed: its backward writes the gradient
 // over x, so nothing else may read x in a backward.
