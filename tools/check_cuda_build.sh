@@ -27,9 +27,13 @@ if [[ -z $nvcc ]]; then
 fi
 
 export CCACHE_NOHASHDIR=1
-CUDACXX=$nvcc cmake --preset cuda -DENGINE_TESTS=OFF >/dev/null
-cmake --build build-cuda --target kernels_cuda
-reports=$(find build-cuda/kernels -name '*.ptxas' | sort)
+CUDACXX=$nvcc cmake --preset cuda -DENGINE_TESTS=ON >/dev/null
+targets=(kernels_cuda hardware_cuda)
+for optional in kernels_rivals hardware_cuda_hopper; do
+  if cmake --build build-cuda --target help | grep -q "^$optional:"; then targets+=("$optional"); fi
+done
+cmake --build build-cuda --target "${targets[@]}"
+reports=$(find build-cuda/kernels build-cuda/tests/kernels -name '*.ptxas' | sort)
 if [[ -z $reports ]]; then
   echo "check_cuda_build: nothing was compiled" >&2
   exit 1

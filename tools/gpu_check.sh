@@ -4,7 +4,7 @@
 #   tools/gpu_check.sh [--prefix stage/usr] [--out FOLDER] [--only STEP,...] [--no-build]
 #
 #   build      preset cuda (--prefix: libraries that tools/stage_dependencies.sh collected)
-#   tests      every test program; device suites on cuda, layouts of the software GPU on the hardware
+#   tests      every test program; device suites on cuda, assumptions of the software GPU on it
 #   sanitizer  compute-sanitizer: memcheck and initcheck, racecheck, synccheck over kernel tests
 #   kernels    engine bench kernels beside cuBLASLt, cuDNN and compiled PyTorch
 #   train      engine bench train beside PyTorch + transformers (compiled, bf16)
@@ -78,6 +78,9 @@ run_tests() {
 
 kernel_tests() { "$folder/tests/kernels/kernels_test" --gtest_filter='*/cuda*'; }
 
+# One line per assumption. Where a barrier behaves otherwise than assumed, a kernel hangs.
+assumptions() { timeout 120 "$folder/tests/kernels/hardware/hardware_test" --device cuda; }
+
 # The sanitizer slows kernels down by one or two orders: the small cases of every operation.
 sanitize() {
   compute-sanitizer --tool "$1" --error-exitcode 1 --launch-timeout 120 \
@@ -112,6 +115,7 @@ if [[ ! -x $folder/tools/engine ]]; then
   exit 1
 fi
 if wanted tests; then
+  step assumptions assumptions
   step tests-kernels kernel_tests
   step tests-all run_tests
 fi
@@ -139,6 +143,7 @@ fi
 echo
 echo "=== $gpu"
 printf '%s\n' "${rows[@]}"
+[[ -e $out/assumptions.log ]] && { echo && cat "$out/assumptions.log"; }
 for log in "$out"/kernels-*.log; do [[ -e $log ]] && { echo && cat "$log"; }; done
 if command -v python3 >/dev/null; then
   python3 - "$out" <<'PYTHON'

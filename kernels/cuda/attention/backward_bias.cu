@@ -44,14 +44,9 @@ void launch_bias(const Stream& stream, const BackwardArguments<T>& arguments) {
 
 template <typename T>
 void of_dim(const Stream& stream, const BackwardArguments<T>& arguments) {
-  const int dim = arguments.problem.head_dim;
-  if (dim <= 64) {
-    launch_bias<T, 64>(stream, arguments);
-  } else if (dim <= 128) {
-    launch_bias<T, 128>(stream, arguments);
-  } else {
-    launch_bias<T, 256>(stream, arguments);
-  }
+  for_padded_dim<64, 128, 256>(arguments.problem.head_dim, [&](auto dim) {
+    launch_bias<T, decltype(dim)::value>(stream, arguments);
+  });
 }
 
 }  // namespace

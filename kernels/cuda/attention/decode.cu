@@ -5,14 +5,9 @@ namespace {
 
 template <typename T>
 void of_dim(const Stream& stream, const DecodeArguments<T>& arguments) {
-  const int dim = arguments.forward.problem.head_dim;
-  if (dim <= 64) {
-    launch_decode<T, 64>(stream, arguments);
-  } else if (dim <= 128) {
-    launch_decode<T, 128>(stream, arguments);
-  } else {
-    launch_decode<T, 256>(stream, arguments);
-  }
+  for_padded_dim<64, 128, 256>(arguments.forward.problem.head_dim, [&](auto dim) {
+    launch_decode<T, decltype(dim)::value>(stream, arguments);
+  });
 }
 
 }  // namespace

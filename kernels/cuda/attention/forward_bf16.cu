@@ -1,33 +1,18 @@
 #include "kernels/cuda/attention/forward.h"
 
 namespace engine::kernels::ENGINE_GPU::attention {
-namespace {
-
-template <int kDim>
-void of_dim(const Stream& stream, const ForwardArguments<BFloat16>& arguments) {
-  const Problem& problem = arguments.problem;
-  if (problem.distance_bias || problem.dropout_p > 0.0f || !(problem.scale > 0.0f)) {
-    launch_forward<BFloat16, kDim, true>(stream, arguments);
-  } else {
-    launch_forward<BFloat16, kDim, false>(stream, arguments);
-  }
-}
-
-}  // namespace
 
 void forward(const Stream& stream, const ForwardArguments<BFloat16>& arguments) {
-  const int dim = arguments.problem.head_dim;
-  if (dim <= 32) {
-    of_dim<32>(stream, arguments);
-  } else if (dim <= 64) {
-    of_dim<64>(stream, arguments);
-  } else if (dim <= 96) {
-    of_dim<96>(stream, arguments);
-  } else if (dim <= 128) {
-    of_dim<128>(stream, arguments);
-  } else {
-    of_dim<256>(stream, arguments);
-  }
+  const Problem& problem = arguments.problem;
+  const bool extras = problem.distance_bias || problem.dropout_p > 0.0f || !(problem.scale > 0.0f);
+  for_padded_dim<BFloat16>(problem.head_dim, [&](auto dim) {
+    constexpr int kDim = decltype(dim)::value;
+    if (extras) {
+      launch_forward<BFloat16, kDim, true>(stream, arguments);
+    } else {
+      launch_forward<BFloat16, kDim, false>(stream, arguments);
+    }
+  });
 }
 
 }  // namespace engine::kernels::ENGINE_GPU::attention

@@ -8,6 +8,8 @@
 // changes no bit of it.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/api/attention.h"
 #include "kernels/cuda/device/warp.h"
 
@@ -48,6 +50,25 @@ inline Problem problem_of(const AttentionShape& shape) {
           .dropout_p = shape.dropout_p,
           .keep_scale = static_cast<float>(1.0 / (1.0 - shape.dropout_p)),
           .dropout_seed = shape.dropout_seed};
+}
+
+// Kernels are compiled for few widths of a head; narrower heads are padded with zeros in shared
+// memory. Calls body(std::integral_constant<int, W>()) with the first W of kWidths, which ascend,
+// that holds head_dim.
+template <int... kWidths, typename Body>
+void for_padded_dim(int head_dim, const Body& body) {
+  const bool found =
+      ((head_dim <= kWidths && (body(std::integral_constant<int, kWidths>()), true)) || ...);
+  require(found, "attention: no kernel is wide enough for this head_dim");
+}
+// The widths of the forward and the backward.
+template <typename T, typename Body>
+void for_padded_dim(int head_dim, const Body& body) {
+  if constexpr (sizeof(T) == 2) {
+    for_padded_dim<32, 64, 96, 128, 256>(head_dim, body);
+  } else {
+    for_padded_dim<32, 64, 128, 256>(head_dim, body);
+  }
 }
 
 // Heads of one tensor: element [token, head, d] is data[token * stride + head * head_dim + d].

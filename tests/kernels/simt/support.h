@@ -1,4 +1,4 @@
-// For tests of the software GPU: arrays in its memory, all schedules, and what a fault says.
+// For tests of the software GPU: all schedules, and what a fault says.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -12,34 +12,9 @@
 #include "kernels/cuda/device/launch.h"
 #include "kernels/cuda/device/memory.h"
 #include "kernels/simt/launch.h"
+#include "tests/kernels/hardware/arrays.h"
 
 namespace engine::kernels::simt::testing {
-
-// An array of device memory: given values, or every byte 0xFF.
-template <typename T>
-class OnDevice {
- public:
-  explicit OnDevice(size_t count) : count_(count) {
-    data_ = static_cast<T*>(allocate({}, count * sizeof(T)));
-  }
-  explicit OnDevice(const std::vector<T>& values) : OnDevice(values.size()) {
-    copy_to_device({}, data_, values.data(), values.size() * sizeof(T));
-  }
-  ~OnDevice() { release({}, data_); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
-  T* data() const { return data_; }
-  std::vector<T> values() const {
-    std::vector<T> result(count_);
-    copy_to_host({}, result.data(), data_, count_ * sizeof(T));
-    return result;
-  }
-
- private:
-  size_t count_;
-  T* data_;
-};
 
 // Sets a schedule for its lifetime.
 class WithSchedule {
@@ -87,22 +62,6 @@ inline void expect_in(const std::string& message, const std::vector<std::string>
     EXPECT_NE(message.find(part), std::string::npos)
         << "\"" << part << "\" is missing in: \"" << message << "\"";
   }
-}
-
-// Small whole numbers, exact in bf16, never the same row twice.
-inline std::vector<float> small_integers(size_t count, uint32_t seed) {
-  std::vector<float> values(count);
-  uint32_t state = seed * 2654435761u + 1;
-  for (float& value : values) {
-    state = state * 1664525u + 1013904223u;
-    value = static_cast<float>(static_cast<int>(state >> 16) % 9 - 4);
-  }
-  return values;
-}
-inline std::vector<BFloat16> to_bf16(const std::vector<float>& values) {
-  std::vector<BFloat16> result;
-  for (float value : values) result.push_back(BFloat16(value));
-  return result;
 }
 
 }  // namespace engine::kernels::simt::testing
