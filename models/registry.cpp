@@ -5,6 +5,7 @@
 #include "engine/core/error.h"
 #include "models/gpt2.h"
 #include "models/llama.h"
+#include "models/t5.h"
 
 namespace engine {
 namespace {
@@ -17,12 +18,19 @@ struct Family {
   Factory make;
 };
 
+std::unique_ptr<Model> make_t5_model(const nlohmann::ordered_json& config, const std::string& where,
+                                     Task) {
+  return make_t5(config, where);
+}
+
 const Family kFamilies[] = {
     {"gpt2", false,
      [](const nlohmann::ordered_json& config, const std::string& where, Task) {
        return make_gpt2(config, where);
      }},
     {"llama", true, make_llama},
+    {"mt5", false, make_t5_model},
+    {"t5", false, make_t5_model},
 };
 
 std::string text_of(const nlohmann::ordered_json& config, const char* key) {

@@ -1,34 +1,8 @@
 #include "engine/autograd/ops.h"
 
-#include <utility>
+#include "engine/autograd/slots.h"
 
 namespace engine {
-namespace {
-
-using kernels::DType;
-
-// A gradient that is about to be overwritten in place: itself when nobody else holds it.
-Tensor own(Graph& graph, Tensor gradient) {
-  if (gradient.unique()) return gradient;
-  Tensor copy = graph.runtime().transient(gradient.shape(), gradient.dtype());
-  graph.ops().copy(graph.stream(), copy.data(), gradient.data(), gradient.bytes());
-  return copy;
-}
-
-Tensor take(GradSlot& slot) {
-  return std::exchange(slot.tensor, Tensor());
-}
-
-Tensor cast(Graph& graph, const Tensor& x, DType to) {
-  if (x.dtype() == to) return x;
-  Tensor out = graph.runtime().transient(x.shape(), to);
-  graph.ops().cast(
-      graph.stream(),
-      {.x = x.data(), .out = out.data(), .count = x.count(), .from = x.dtype(), .to = to});
-  return out;
-}
-
-}  // namespace
 
 Variable embedding(Graph& graph, const EmbeddingInputs& in) {
   const int64_t tokens = in.ids.count(), hidden = in.table->shape[1];
@@ -279,83 +253,6 @@ Variable rope(Graph& graph, const Variable& x, const Tensor& positions, const Ro
   return out;
 }
 
-Variable self_attention(Graph& graph, const Variable& qkv, const AttentionConfig& config,
-                        const Sequences& sequences) {
-  const Tensor& x = qkv.tensor();
-  const int64_t tokens = x.rows(), stride = x.columns();
-  const int64_t q_width = int64_t{config.num_heads} * config.head_dim;
-  const int64_t kv_width = int64_t{config.num_kv_heads} * config.head_dim;
-  kernels::require(stride == q_width + 2 * kv_width, "self_attention: width of qkv");
-  const DType dtype = x.dtype();
-  const bool drop = config.dropout > 0 && graph.options().training;
-  const kernels::AttentionShape shape{.num_sequences = sequences.count,
-                                      .cu_seqlens_q = sequences.cu_seqlens.as<int32_t>(),
-                                      .cu_seqlens_k = sequences.cu_seqlens.as<int32_t>(),
-                                      .total_q = tokens,
-                                      .total_k = tokens,
-                                      .max_seqlen_q = sequences.max_length,
-                                      .max_seqlen_k = sequences.max_length,
-                                      .num_heads = config.num_heads,
-                                      .num_kv_heads = config.num_kv_heads,
-                                      .head_dim = config.head_dim,
-                                      .scale = config.scale,
-                                      .causal = config.causal,
-                                      .window = config.window,
-                                      .dropout_p = drop ? config.dropout : 0.0f,
-                                      .dropout_seed = drop ? graph.next_dropout_seed() : 0,
-                                      .dtype = dtype};
-  const auto column = [dtype](const Tensor& t, int64_t offset) {
-    return static_cast<void*>(t.as<char>() +
-                              offset * static_cast<int64_t>(kernels::size_of(dtype)));
-  };
-  Variable out = graph.result(graph.runtime().transient({tokens, q_width}, dtype));
-  const bool recording = graph.recording();
-  Tensor lse;
-  if (recording) lse = graph.runtime().transient({config.num_heads, tokens}, DType::f32);
-  const Tensor forward_workspace =
-      graph.runtime().workspace(graph.ops().attention_forward_workspace(shape));
-  graph.ops().attention_forward(graph.stream(), {.shape = shape,
-                                                 .q = x.data(),
-                                                 .k = column(x, q_width),
-                                                 .v = column(x, q_width + kv_width),
-                                                 .q_stride = stride,
-                                                 .k_stride = stride,
-                                                 .v_stride = stride,
-                                                 .out = out.tensor().data(),
-                                                 .lse = lse.as<float>(),
-                                                 .workspace = forward_workspace.data()});
-  if (!recording) return out;
-  graph.record([&graph, shape, sequences, column, tokens, stride, q_width, kv_width, dtype, lse,
-                qkv_value = qkv.value, out_value = out.value, qkv_grad = qkv.grad,
-                out_grad = out.grad] {
-    const Tensor d_out = take(*out_grad);
-    if (!d_out) return;
-    const Tensor& x = qkv_value->get();
-    Tensor d = graph.runtime().transient({tokens, stride}, dtype);
-    const Tensor workspace =
-        graph.runtime().workspace(graph.ops().attention_backward_workspace(shape));
-    graph.ops().attention_backward(graph.stream(), {.shape = shape,
-                                                    .q = x.data(),
-                                                    .k = column(x, q_width),
-                                                    .v = column(x, q_width + kv_width),
-                                                    .q_stride = stride,
-                                                    .k_stride = stride,
-                                                    .v_stride = stride,
-                                                    .out = out_value->get().data(),
-                                                    .lse = lse.as<float>(),
-                                                    .d_out = d_out.data(),
-                                                    .d_q = d.data(),
-                                                    .d_k = column(d, q_width),
-                                                    .d_v = column(d, q_width + kv_width),
-                                                    .d_q_stride = stride,
-                                                    .d_k_stride = stride,
-                                                    .d_v_stride = stride,
-                                                    .workspace = workspace.data()});
-    graph.accumulate(*qkv_grad, std::move(d));
-  });
-  return out;
-}
-
 Variable norm_heads(Graph& graph, const Variable& qkv, const AttentionConfig& config,
                     const HeadNorms& norms) {
   const Tensor& x = qkv.tensor();
@@ -481,6 +378,17 @@ Variable dropout(Graph& graph, const Variable& x, float p) {
                            .dtype = input.dtype()};
   graph.ops().dropout(graph.stream(), forward);
   if (!graph.recording()) return out;
+  if (graph.options().recompute == RecomputePolicy::norms && x.value->rematerialize) {
+    // Only then: it keeps the input's slot, which else dies with its last reader.
+    out.value->rematerialize = [&graph, forward, x_value = x.value]() mutable {
+      const Tensor& again = x_value->get();
+      Tensor y = graph.runtime().transient(again.shape(), again.dtype());
+      forward.x = again.data();
+      forward.y = y.data();
+      graph.ops().dropout(graph.stream(), forward);
+      return y;
+    };
+  }
   graph.record([&graph, forward, x_grad = x.grad, grad = out.grad]() mutable {
     Tensor d = take(*grad);
     if (!d) return;
@@ -579,7 +487,7 @@ CrossEntropyResult cross_entropy(Graph& graph, const Variable& logits, const Ten
   return result;
 }
 
-Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head) {
+Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head, float scale) {
   const Tensor& x = hidden.tensor();
   Tensor z = graph.runtime().transient({x.rows(), head.shape[0]}, DType::f32);
   graph.ops().matmul(graph.stream(), {.a = x.data(),
@@ -591,6 +499,10 @@ Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head) {
                                       .transpose_b = true,
                                       .input_dtype = x.dtype(),
                                       .output_dtype = DType::f32});
+  if (scale != 1.0f) {
+    graph.ops().cast(graph.stream(),
+                     {.x = z.data(), .out = z.data(), .count = z.count(), .scale = scale});
+  }
   return z;
 }
 

@@ -62,17 +62,39 @@ struct RopeTable {
 Variable rope(Graph& graph, const Variable& x, const Tensor& positions, const RopeTable& table,
               int num_heads, int head_dim);
 
+// What is added to the scores of a head by the distance of key and query (T5).
+struct DistanceBias {
+  Variable values;  // fp32 [H, distances]; the gradients of all layers add up in it
+  int offset = 0;   // column of distance 0
+
+  explicit operator bool() const { return static_cast<bool>(values); }
+};
+// Which row of a table [buckets, H] a distance takes.
+struct DistanceBuckets {
+  Tensor one_hot;  // fp32 [buckets, distances]: 1 in the row of the distance
+  int first = 0;   // distance of column 0
+};
+// Bias of the distances first .. first + count - 1 out of a trained table.
+DistanceBias distance_bias(Graph& graph, Parameter& table, const DistanceBuckets& buckets,
+                           int first, int count);
+
 struct AttentionConfig {
   int num_heads = 0, num_kv_heads = 0, head_dim = 0;
   float scale = 1.0f;
   bool causal = true;
   int window = 0;
   float dropout = 0.0f;
+  DistanceBias bias = {};  // of all distances that occur, or none
 };
 // Self-attention of a fused buffer qkv [N, (H + 2K)·D]: q heads, then k heads, then v heads.
 // Result [N, H·D].
 Variable self_attention(Graph& graph, const Variable& qkv, const AttentionConfig& config,
                         const Sequences& sequences);
+// Attention of q [N, H·D] to the keys and values of another list, kv [M, 2K·D]: k heads, then v
+// heads. Sequence s of one list belongs to sequence s of the other. Result [N, H·D].
+Variable cross_attention(Graph& graph, const Variable& q, const Variable& kv,
+                         const AttentionConfig& config, const Sequences& queries,
+                         const Sequences& keys);
 
 // RMSNorm over each head of the queries and of the keys of a fused buffer qkv [N, (H + 2K)·D], with
 // one weight [D] for all heads of a kind; the values are as they were. Result [N, (H + 2K)·D].
@@ -110,7 +132,7 @@ CrossEntropyResult linear_cross_entropy(Graph& graph, const Variable& hidden, Pa
 CrossEntropyResult cross_entropy(Graph& graph, const Variable& logits, const Tensor& targets,
                                  const CrossEntropyOptions& options);
 
-// Logits [M, vocab] in fp32, without history: x [M, hidden] times the head.
-Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head);
+// Logits [M, vocab] in fp32, without history: scale times x [M, hidden] times the head.
+Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head, float scale = 1.0f);
 
 }  // namespace engine

@@ -74,13 +74,11 @@ void ParameterSet::initialize(Runtime& runtime, uint64_t seed) {
     for (const ParameterPart& part : parameter->parts) {
       std::vector<float> values(static_cast<size_t>(part.shape.count()));
       switch (part.init.kind) {
-        case Initializer::Kind::zeros:
-          break;
-        case Initializer::Kind::ones:
-          values.assign(values.size(), 1.0f);
+        case Initializer::Kind::constant:
+          values.assign(values.size(), part.init.value);
           break;
         case Initializer::Kind::normal:
-          fill_normal(values, part.init.stddev, seed ^ hash_name(part.name));
+          fill_normal(values, part.init.value, seed ^ hash_name(part.name));
           break;
       }
       if (parameter->padding_row >= 0) {

@@ -22,10 +22,11 @@ struct PrecisionPolicy {
 
 // How a parameter is filled when training from scratch.
 struct Initializer {
-  enum class Kind : uint8_t { zeros, ones, normal } kind = Kind::zeros;
-  float stddev = 0.02f;
-  static Initializer zeros() { return {Kind::zeros, 0}; }
-  static Initializer ones() { return {Kind::ones, 0}; }
+  enum class Kind : uint8_t { constant, normal } kind = Kind::constant;
+  float value = 0.0f;  // the constant, or the standard deviation
+  static Initializer constant(float value) { return {Kind::constant, value}; }
+  static Initializer zeros() { return constant(0.0f); }
+  static Initializer ones() { return constant(1.0f); }
   static Initializer normal(float stddev) { return {Kind::normal, stddev}; }
 };
 

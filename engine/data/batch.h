@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace engine {
@@ -39,5 +40,15 @@ struct Batch {
   int64_t num_source_tokens() const { return static_cast<int64_t>(source.input_ids.size()); }
   int64_t num_sequences() const { return static_cast<int64_t>(rows.size()); }
 };
+
+// A sequence of an encoder-decoder model at the end of the lists: what the encoder reads, and the
+// inputs and targets of the decoder, equally many. Its row number, label and position are the
+// caller's.
+void append_pair(Batch& batch, std::span<const int32_t> source,
+                 std::span<const int32_t> decoder_inputs, std::span<const int32_t> targets);
+
+// Inputs of a decoder that shall predict `labels`: the start id, then all labels but the last; -100
+// becomes the pad id (transformers' shift_tokens_right).
+std::vector<int32_t> shift_right(std::span<const int32_t> labels, int32_t start_id, int32_t pad_id);
 
 }  // namespace engine

@@ -64,7 +64,7 @@ void add_forward(Runtime& runtime, Model& model, const Batch& batch, size_t row,
     hidden =
         gather_rows(graph, hidden, runtime.upload_vector(pooled_rows(model, batch), DType::i32));
   }
-  const Tensor z = logits(graph, hidden, model.head());
+  const Tensor z = logits(graph, hidden, model.head(), model.info().logit_scale);
   std::vector<int64_t> shape = z.shape().vector();
   if (classifier) shape = {shape.back()};
   out.add(fmt::format("logits.{}", row), shape, runtime.download(z));

@@ -59,7 +59,7 @@ std::vector<float> forward(Runtime& runtime, Model& model, const PrecisionPolicy
                  .max_used = max_used};
   Variable hidden = model.hidden_states(graph, batch);
   hidden = gather_rows(graph, hidden, runtime.upload_vector(last, DType::i32));
-  return runtime.download(logits(graph, hidden, model.head()));
+  return runtime.download(logits(graph, hidden, model.head(), model.info().logit_scale));
 }
 
 // The requests that are decoded together, from number `first` on.

@@ -21,24 +21,46 @@ MemoryPlan plan_of(Memory& memory) {
 
 }  // namespace
 
+namespace {
+
+// Lengths of so many sequences: the longest first, the others share the rest.
+std::vector<int64_t> example_lengths(int64_t tokens, int64_t sequences, int64_t longest) {
+  std::vector<int64_t> lengths;
+  for (int64_t s = 0, left = tokens; s < sequences && left > 0; ++s) {
+    const int64_t others = sequences - s - 1;
+    lengths.push_back(others == 0 ? left : std::min(longest, std::max<int64_t>(1, left - others)));
+    left -= lengths.back();
+  }
+  return lengths;
+}
+
+}  // namespace
+
 Batch example_batch(const BatchShape& shape) {
   Batch batch;
   batch.cu_seqlens.push_back(0);
-  // The longest sequence first, the others share the rest.
-  int64_t left = shape.tokens, sequences = std::max<int64_t>(shape.sequences, 1);
-  for (int64_t s = 0; s < sequences && left > 0; ++s) {
-    const int64_t others = sequences - s - 1;
-    const int64_t length =
-        others == 0 ? left : std::min(shape.longest, std::max<int64_t>(1, left - others));
+  int64_t sequences = std::max<int64_t>(shape.sequences, 1);
+  if (shape.source_tokens > 0) {
+    // Every sequence has both parts.
+    sequences = std::min({sequences, shape.tokens, shape.source_tokens});
+    batch.source.cu_seqlens.push_back(0);
+    for (const int64_t length :
+         example_lengths(shape.source_tokens, sequences, shape.source_longest)) {
+      Batch::Source& source = batch.source;
+      source.input_ids.resize(source.input_ids.size() + static_cast<size_t>(length));
+      source.cu_seqlens.push_back(static_cast<int32_t>(source.input_ids.size()));
+      source.max_seqlen = std::max(source.max_seqlen, static_cast<int32_t>(length));
+    }
+  }
+  for (const int64_t length : example_lengths(shape.tokens, sequences, shape.longest)) {
     for (int64_t t = 0; t < length; ++t) {
       batch.input_ids.push_back(0);
       batch.positions.push_back(static_cast<int32_t>(t));
       batch.targets.push_back(0);
     }
-    left -= length;
     batch.cu_seqlens.push_back(static_cast<int32_t>(batch.input_ids.size()));
     batch.labels.push_back(0);
-    batch.rows.push_back(static_cast<uint32_t>(s));
+    batch.rows.push_back(static_cast<uint32_t>(batch.rows.size()));
     batch.max_seqlen = std::max(batch.max_seqlen, static_cast<int32_t>(length));
   }
   batch.num_targets = batch.num_tokens();

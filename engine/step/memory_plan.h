@@ -18,6 +18,9 @@ struct BatchShape {
   int64_t tokens = 0;
   int64_t sequences = 1;
   int64_t longest = 0;  // tokens of the longest sequence
+  // Encoder-decoder models: those above are of the decoder, these of the encoder.
+  int64_t source_tokens = 0;
+  int64_t source_longest = 0;
 };
 
 // The largest one that a batcher makes: the token budget, and as many sequences as could fill it.

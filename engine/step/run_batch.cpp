@@ -10,10 +10,17 @@ ModelBatch upload_batch(Runtime& runtime, const Batch& batch) {
   out.input_ids = runtime.upload_vector(batch.input_ids, DType::i32);
   out.positions = runtime.upload_vector(batch.positions, DType::i32);
   out.targets = runtime.upload_vector(batch.targets, DType::i32);
-  out.sequences.cu_seqlens = runtime.upload_vector(batch.cu_seqlens, DType::i32);
-  out.sequences.count = static_cast<int>(batch.num_sequences());
-  out.sequences.max_length = batch.max_seqlen;
-  out.sequences.tokens = batch.num_tokens();
+  const auto sequences = [&](const std::vector<int32_t>& cu_seqlens, int32_t longest) {
+    return Sequences{.cu_seqlens = runtime.upload_vector(cu_seqlens, DType::i32),
+                     .count = static_cast<int>(batch.num_sequences()),
+                     .max_length = longest,
+                     .tokens = cu_seqlens.back()};
+  };
+  out.sequences = sequences(batch.cu_seqlens, batch.max_seqlen);
+  if (!batch.source.input_ids.empty()) {
+    out.source_ids = runtime.upload_vector(batch.source.input_ids, DType::i32);
+    out.source_sequences = sequences(batch.source.cu_seqlens, batch.source.max_seqlen);
+  }
   return out;
 }
 
@@ -71,7 +78,8 @@ BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
                     const ForwardOptions& options) {
   Graph graph(runtime, options.graph);
   const ModelBatch inputs = upload_batch(runtime, batch);
-  const CrossEntropyOptions loss_options{.grad_scale = options.grad_scale,
+  const CrossEntropyOptions loss_options{.logit_scale = model.info().logit_scale,
+                                         .grad_scale = options.grad_scale,
                                          .argmax = options.argmax};
   Stopwatch watch(runtime, options.times != nullptr);
   BatchLoss out;

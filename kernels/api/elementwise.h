@@ -14,11 +14,13 @@ struct Add {
   DType a_dtype = DType::f32, b_dtype = DType::f32, out_dtype = DType::f32;
 };
 
-// out[i] = x[i] converted (f32 <-> bf16, or a copy).
+// out[i] = scale · x[i], converted (f32 <-> bf16, or a copy) and rounded once; out may be x when
+// the types are the same.
 struct Cast {
   const void* x = nullptr;
   void* out = nullptr;
   int64_t count = 0;
+  float scale = 1.0f;
   DType from = DType::f32, to = DType::f32;
 };
 

@@ -35,7 +35,7 @@ void add(Stream, const Add& p) {
 }
 
 void cast(Stream stream, const Cast& p) {
-  if (p.from == p.to) {
+  if (p.from == p.to && p.scale == 1.0f) {
     copy(stream, p.out, p.x, static_cast<size_t>(p.count) * size_of(p.from));
     return;
   }
@@ -43,8 +43,14 @@ void cast(Stream stream, const Cast& p) {
     with_float_type(p.to, [&](auto to_type) {
       const auto* x = static_cast<const decltype(from_type)*>(p.x);
       auto* out = static_cast<decltype(to_type)*>(p.out);
-      parallel_for_ranges(p.count, kGrain, [=](int64_t begin, int64_t end) {
-        convert_row(x + begin, out + begin, end - begin);
+      parallel_for_ranges(p.count, kGrain, [=, scale = p.scale](int64_t begin, int64_t end) {
+        if (scale == 1.0f) {
+          convert_row(x + begin, out + begin, end - begin);
+          return;
+        }
+        for_vectors(end - begin, [=](int64_t k, auto lanes) {
+          store(out + begin + k, scale * load(x + begin + k, lanes), lanes);
+        });
       });
     });
   });

@@ -18,10 +18,11 @@ unsigned blocks_for(int64_t count) {
 
 struct Sum {
   const void* a;
-  const void* b;  // null: a alone, converted
+  const void* b;  // null: a alone, scaled and converted
   void* out;
   int64_t count;
   bool aligned;
+  float scale = 1.0f;
 };
 
 template <typename A, typename B, typename Out>
@@ -38,6 +39,9 @@ __global__ void __launch_bounds__(kThreads) add_kernel(const Sum sum) {
       to_floats(b, load_eight_once(static_cast<const B*>(sum.b) + i, valid, whole));
 #pragma unroll
       for (int j = 0; j < 8; ++j) a[j] += b[j];
+    } else if (sum.scale != 1.0f) {
+#pragma unroll
+      for (int j = 0; j < 8; ++j) a[j] *= sum.scale;
     }
     store_eight(static_cast<Out*>(sum.out) + i, a, valid, whole);
   }
@@ -95,15 +99,19 @@ void add(Stream stream, const Add& arguments) {
 }
 
 void cast(Stream stream, const Cast& arguments) {
-  if (arguments.from == arguments.to) {
+  if (arguments.from == arguments.to && arguments.scale == 1.0f) {
     copy(stream, arguments.out, arguments.x,
          static_cast<size_t>(arguments.count) * size_of(arguments.from));
     return;
   }
   check_float(arguments.from);
   check_float(arguments.to);
-  const Sum sum{arguments.x, nullptr, arguments.out, arguments.count,
-                aligned_to_16(arguments.x, arguments.out)};
+  const Sum sum{arguments.x,
+                nullptr,
+                arguments.out,
+                arguments.count,
+                aligned_to_16(arguments.x, arguments.out),
+                arguments.scale};
   if (arguments.from == DType::bf16) {
     launch_add<BFloat16, BFloat16>(stream, sum, arguments.to);
   } else {

@@ -46,6 +46,8 @@ class GoldenModel {
     return directory.filename().string().find("classifier") != std::string::npos;
   }
 
+  bool encoder_decoder() const { return config.value("is_encoder_decoder", false); }
+
   // Rows [begin, end) as one flat batch.
   Batch batch(int begin, int end) const {
     Batch out;
@@ -53,6 +55,10 @@ class GoldenModel {
     for (int row = begin; row < end; ++row) {
       const std::vector<int32_t> ids = ints("input_ids." + std::to_string(row));
       const std::vector<int32_t> labels = ints("labels." + std::to_string(row));
+      if (encoder_decoder()) {
+        add_pair(out, ids, labels);
+        continue;
+      }
       add_row(out, ids, classifier() ? ids : labels, classifier() ? labels[0] : -1);
     }
     return out;
@@ -75,6 +81,14 @@ class GoldenModel {
     batch.labels.push_back(label);
   }
 
+  // The golden models start with, and pad by, id 0.
+  static void add_pair(Batch& batch, const std::vector<int32_t>& source,
+                       const std::vector<int32_t>& labels) {
+    append_pair(batch, source, shift_right(labels, 0, 0), labels);
+    batch.rows.push_back(static_cast<uint32_t>(batch.rows.size()));
+    batch.labels.push_back(-1);
+  }
+
   std::filesystem::path directory;
   Checkpoint checkpoint;
   SafetensorsFile golden;
@@ -90,7 +104,8 @@ struct LoadedGolden {
         model(make_model(golden.config, golden.directory.string())),
         precision(precision_policy) {
     model->parameters().allocate(runtime, precision, purpose);
-    model->prepare(runtime, model->info().max_positions);
+    // Longer than any golden row; T5 has no limit of its own.
+    model->prepare(runtime, std::min<int64_t>(model->info().max_positions, 192));
     report = load_weights(runtime, *model, golden.checkpoint);
   }
 
