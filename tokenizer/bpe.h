@@ -22,6 +22,10 @@ struct BpeOptions {
   // Token of what has no other; empty: such symbols vanish.
   std::string unk_token = "";
   bool fuse_unk = false;  // neighbouring unknowns become one token
+  // Spelled before every character of a piece but the first, and behind the last one, in the
+  // vocabulary (old GPT: "</w>"). Not with `byte_level`.
+  std::string continuing_prefix = "";
+  std::string end_suffix = "";
 };
 
 class Bpe final : public Model {
@@ -39,15 +43,17 @@ class Bpe final : public Model {
 
   void encode_uncached(std::string_view piece, Scratch& scratch, std::vector<int32_t>* ids) const;
   void find_symbols(std::string_view piece, std::vector<int32_t>* symbols) const;
+  bool has_affixes() const {
+    return !options_.continuing_prefix.empty() || !options_.end_suffix.empty();
+  }
   int32_t unknown_id() const;
-  void merge_short(Scratch& scratch) const;
-  void merge_long(Scratch& scratch) const;
 
   Vocabulary vocabulary_;
   Vocabulary by_bytes_;  // the same ids by raw bytes, byte-level only
   MergeTable merges_;
   BpeOptions options_;
   int32_t unk_id_ = -1;
+  bool splits_words_ = false;  // no merge crosses from one word, beginning with "▁", to the next
   std::array<int32_t, 256> byte_ids_;  // of single bytes, or of <0xXX>; -1 = not in the vocabulary
 };
 

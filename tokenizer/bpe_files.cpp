@@ -2,14 +2,16 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <set>
 
 #include "engine/core/error.h"
+#include "tokenizer/piece_kind.h"
 
 namespace engine::tokenizer {
 
-MergeTable make_merges(const BpeLists& lists, const Vocabulary& vocabulary,
-                       const std::string& file) {
+MergeTable make_merges(const ModelLists& lists, const Vocabulary& vocabulary,
+                       const std::string& file, size_t prefix_bytes) {
   MergeTable merges;
   merges.reserve(lists.merges.size());
   std::string merged;
@@ -17,7 +19,7 @@ MergeTable make_merges(const BpeLists& lists, const Vocabulary& vocabulary,
     const std::string_view left = lists.left(lists.merges[rank]);
     const std::string_view right = lists.right(lists.merges[rank]);
     merged.assign(left);
-    merged += right;
+    merged += right.substr(std::min(prefix_bytes, right.size()));
     const int32_t ids[] = {vocabulary.find(left), vocabulary.find(right), vocabulary.find(merged)};
     const std::string_view texts[] = {left, right, merged};
     for (int i = 0; i < 3; ++i) {
@@ -46,6 +48,12 @@ std::vector<AddedToken> check_added_tokens(std::vector<AddedToken> tokens,
           .with("file", file)
           .where("added_tokens");
     };
+    if (token.content.size() > kMaxPieceBytes) {
+      throw Error(ExitCode::checkpoint, "TOK-MALFORMED",
+                  fmt::format("added token {} has {} bytes", token.id, token.content.size()))
+          .with("file", file)
+          .expected(fmt::format("at most {}", kMaxPieceBytes));
+    }
     if (!contents.insert(token.content).second) {
       throw duplicate(fmt::format("added token \"{}\" stands twice", token.content));
     }

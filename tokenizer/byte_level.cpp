@@ -66,4 +66,21 @@ std::optional<std::string> unspell_bytes(std::string_view spelling) {
   return bytes;
 }
 
+std::string byte_token(unsigned char byte) {
+  constexpr char kDigits[] = "0123456789ABCDEF";
+  return {'<', '0', 'x', kDigits[byte / 16], kDigits[byte % 16], '>'};
+}
+
+int byte_of_token(std::string_view token) {
+  const auto digit = [&](size_t at) {
+    const char c = token[at];
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+  };
+  if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
+  return digit(3) < 0 || digit(4) < 0 ? -1 : digit(3) * 16 + digit(4);
+}
+
 }  // namespace engine::tokenizer

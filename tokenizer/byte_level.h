@@ -21,4 +21,9 @@ std::optional<std::string> unspell_bytes(std::string_view spelling);
 // Appends the bytes that `spelling` stands for; false, appending nothing, if it is not a spelling.
 bool append_unspelled_bytes(std::string_view spelling, std::string* out);
 
+// The spelling of a byte in vocabularies with byte fallback: <0x00> to <0xFF>.
+std::string byte_token(unsigned char byte);
+// The byte that `token` spells so, or -1. Digits may be of either case.
+int byte_of_token(std::string_view token);
+
 }  // namespace engine::tokenizer

@@ -52,21 +52,12 @@ class ByteLevelStream final : public DecoderStream {
   bool first_ = true;
 };
 
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 class ByteFallbackStream final : public DecoderStream {
  public:
   ByteFallbackStream(const NoOptions&, DecoderStream* next) : next_(next) {}
   void push(Fragment fragment) override {
-    const std::string_view t = fragment.text;
-    if (t.size() == 6 && t.substr(0, 3) == "<0x" && t[5] == '>' && hex_digit(t[3]) >= 0 &&
-        hex_digit(t[4]) >= 0) {
-      run_.push_back(static_cast<char>(hex_digit(t[3]) * 16 + hex_digit(t[4])));
+    if (const int byte = byte_of_token(fragment.text); byte >= 0) {
+      run_.push_back(static_cast<char>(byte));
       return;
     }
     flush();
@@ -203,6 +194,122 @@ class StripStream final : public DecoderStream {
   bool begins_token_ = false;
 };
 
+// The base of steps that need tokens whole: collects fragments and hands over every token when the
+// next one begins.
+class WholeTokenStream : public DecoderStream {
+ public:
+  explicit WholeTokenStream(DecoderStream* next) : next_(next) {}
+  void push(Fragment fragment) final {
+    if (fragment.begins_token) flush(/*is_last=*/false);
+    token_ += fragment.text;
+    has_token_ = true;
+  }
+  void finish() final {
+    flush(/*is_last=*/true);
+    next_->finish();
+  }
+
+ protected:
+  // What `token` becomes.
+  virtual std::string rewrite(const std::string& token, bool is_first, bool is_last) = 0;
+
+ private:
+  void flush(bool is_last) {
+    if (!has_token_) return;
+    next_->push({rewrite(token_, is_first_, is_last), true});
+    is_first_ = has_token_ = false;
+    token_.clear();
+  }
+  DecoderStream* next_;
+  std::string token_;
+  bool has_token_ = false;
+  bool is_first_ = true;
+};
+
+std::string replace_all(const std::string& text, std::string_view from, std::string_view to) {
+  if (from.empty()) return text;
+  std::string out;
+  size_t copied = 0;
+  for (size_t at; (at = text.find(from, copied)) != std::string::npos; copied = at + from.size()) {
+    out.append(text, copied, at - copied);
+    out += to;
+  }
+  out.append(text, copied);
+  return out;
+}
+
+struct RegexReplaceOptions {
+  Regex pattern;
+  std::string content;
+};
+
+class RegexReplaceStream final : public WholeTokenStream {
+ public:
+  RegexReplaceStream(const RegexReplaceOptions& options, DecoderStream* next)
+      : WholeTokenStream(next), options_(options) {}
+
+ protected:
+  std::string rewrite(const std::string& token, bool, bool) override {
+    std::string out;
+    MatchIterator matches(options_.pattern, token, scratch_);
+    size_t copied = 0;
+    for (Match match; matches.next(&match); copied = match.end) {
+      out.append(token, copied, match.begin - copied);
+      out += options_.content;
+    }
+    out.append(token, copied);
+    return out;
+  }
+
+ private:
+  const RegexReplaceOptions& options_;
+  RegexScratch scratch_;
+};
+
+struct WordPieceOptions {
+  std::string prefix;
+  bool cleanup;
+};
+
+class WordPieceStream final : public WholeTokenStream {
+ public:
+  WordPieceStream(const WordPieceOptions& options, DecoderStream* next)
+      : WholeTokenStream(next), options_(options) {}
+
+ protected:
+  std::string rewrite(const std::string& token, bool is_first, bool) override {
+    std::string text = token;
+    if (!is_first) {
+      text =
+          token.starts_with(options_.prefix) ? token.substr(options_.prefix.size()) : " " + token;
+    }
+    if (!options_.cleanup) return text;
+    constexpr std::pair<std::string_view, std::string_view> kCleanups[] = {
+        {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    for (const auto& [from, to] : kCleanups) text = replace_all(text, from, to);
+    return text;
+  }
+
+ private:
+  const WordPieceOptions& options_;
+};
+
+class WordEndStream final : public WholeTokenStream {
+ public:
+  WordEndStream(const std::string& suffix, DecoderStream* next)
+      : WholeTokenStream(next), suffix_(suffix) {}
+
+ protected:
+  std::string rewrite(const std::string& token, bool, bool is_last) override {
+    return replace_all(token, suffix_, is_last ? "" : " ");
+  }
+
+ private:
+  const std::string& suffix_;
+};
+
 struct MetaspaceDecoderOptions {
   std::string replacement;
   bool drop_first;
@@ -275,6 +382,18 @@ std::shared_ptr<const DecoderStep> make_metaspace_decoder(std::string replacemen
 }
 std::shared_ptr<const DecoderStep> make_join_decoder() {
   return std::make_shared<Step<JoinStream, NoOptions>>(NoOptions{});
+}
+
+std::shared_ptr<const DecoderStep> make_regex_replace_decoder(Regex pattern, std::string content) {
+  return std::make_shared<Step<RegexReplaceStream, RegexReplaceOptions>>(
+      RegexReplaceOptions{std::move(pattern), std::move(content)});
+}
+std::shared_ptr<const DecoderStep> make_word_piece_decoder(std::string prefix, bool cleanup) {
+  return std::make_shared<Step<WordPieceStream, WordPieceOptions>>(
+      WordPieceOptions{std::move(prefix), cleanup});
+}
+std::shared_ptr<const DecoderStep> make_word_end_decoder(std::string suffix) {
+  return std::make_shared<Step<WordEndStream, std::string>>(std::move(suffix));
 }
 
 }  // namespace engine::tokenizer

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/regex.h"
+
 namespace engine::tokenizer {
 
 // What flows between decoder steps: token texts, possibly in several fragments.
@@ -38,6 +40,8 @@ std::shared_ptr<const DecoderStep> make_byte_fallback_decoder();
 std::shared_ptr<const DecoderStep> make_fuse_decoder();
 // Replaces `text` (not empty) by `content` within each token.
 std::shared_ptr<const DecoderStep> make_replace_decoder(std::string text, std::string content);
+// Replaces every match of `pattern` within each token, which waits until it is whole.
+std::shared_ptr<const DecoderStep> make_regex_replace_decoder(Regex pattern, std::string content);
 struct StripOptions {
   std::string character;
   size_t start = 0;  // at most so many at the start of each token
@@ -46,6 +50,11 @@ struct StripOptions {
 std::shared_ptr<const DecoderStep> make_strip_decoder(StripOptions options);
 // `replacement` -> space, except that the first token loses it when `drop_first`.
 std::shared_ptr<const DecoderStep> make_metaspace_decoder(std::string replacement, bool drop_first);
+// Tokens with `prefix` continue the word before them, others begin a new one after a space. With
+// `cleanup` spaces before punctuation and English contractions are removed within each token.
+std::shared_ptr<const DecoderStep> make_word_piece_decoder(std::string prefix, bool cleanup);
+// `suffix` ends a word: it becomes a space, nothing in the last token.
+std::shared_ptr<const DecoderStep> make_word_end_decoder(std::string suffix);
 // Puts a space between tokens: what a tokenizer without a decoder does.
 std::shared_ptr<const DecoderStep> make_join_decoder();
 

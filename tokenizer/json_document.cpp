@@ -3,8 +3,10 @@
 #include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "engine/core/error.h"
+#include "tokenizer/json_scanner.h"
 #include "tokenizer/unicode.h"
 
 namespace engine::tokenizer {
@@ -15,93 +17,97 @@ using nlohmann::json;
 // Deeper nesting is no tokenizer; refusing it keeps every later walk shallow.
 constexpr size_t kMaxDepth = 64;
 
-class Reader final : public nlohmann::json_sax<json> {
+class Reader final : public JsonEvents {
  public:
   // `lists` may be null: everything becomes a tree. With `root_is_vocab` the whole text is one
   // vocabulary object.
-  Reader(const std::string& file, json* root, BpeLists* lists, bool root_is_vocab)
+  Reader(const std::string& file, json* root, ModelLists* lists, bool root_is_vocab)
       : file_(file), root_(root), lists_(lists), root_is_vocab_(root_is_vocab) {}
 
-  bool null() override { return value(json(nullptr)); }
-  bool boolean(bool v) override { return value(json(v)); }
-  bool number_float(double v, const std::string&) override { return value(json(v)); }
-  bool binary(json::binary_t&) override { return false; }
-  bool number_integer(int64_t v) override {
-    return place_ == Place::kVocab ? vocab_id(v) : value(json(v));
+  void null() override { value(json(nullptr)); }
+  void boolean(bool v) override { value(json(v)); }
+  void real(double v) override {
+    if (place_ == Place::kScoredToken) return score(v);
+    value(json(v));
   }
-  bool number_unsigned(uint64_t v) override {
-    if (place_ != Place::kVocab) return value(json(v));
-    return vocab_id(v > INT64_MAX ? INT64_MAX : static_cast<int64_t>(v));
+  void integer(int64_t v) override {
+    if (place_ == Place::kVocab) return vocab_id(v);
+    if (place_ == Place::kScoredToken) return score(static_cast<double>(v));
+    value(json(v));
+  }
+  void string(std::string_view v) override {
+    switch (place_) {
+      case Place::kMerges:
+        return merge_line(v);
+      case Place::kMergePair:
+        return merge_part(v);
+      case Place::kScoredToken:
+        return scored_text(v);
+      default:
+        value(json(v));
+    }
   }
 
-  bool string(std::string& v) override {
-    if (place_ == Place::kMerges) return merge_line(v);
-    if (place_ == Place::kMergePair) return merge_part(v);
-    return value(json(std::move(v)));
-  }
-
-  bool start_object(size_t) override {
+  void start_object() override {
     if (root_is_vocab_ && stack_.empty() && place_ == Place::kTree) return enter_vocab();
     if (at_model_field("vocab")) return enter_vocab();
-    return open(json::object());
+    open(json::object());
   }
-  bool key(std::string& key) override {
+  void key(std::string_view key) override {
     if (place_ == Place::kVocab) {
       token_offset_ = static_cast<uint32_t>(lists_->text.size());
       lists_->text += key;
     } else {
-      keys_.back() = std::move(key);
+      keys_.back() = key;
     }
-    return true;
   }
-  bool end_object() override {
+  void end_object() override {
     if (place_ == Place::kVocab) {
       place_ = Place::kTree;
-      return true;
+    } else {
+      close();
     }
-    return close();
   }
 
-  bool start_array(size_t) override {
+  void start_array() override {
     if (at_model_field("merges")) {
+      enter_list(&lists_->has_merges);
       place_ = Place::kMerges;
-      lists_->has_merges = true;
-      return true;
-    }
-    if (place_ == Place::kMerges) {
+    } else if (at_model_field("vocab")) {
+      enter_list(&lists_->has_vocab);
+      lists_->has_scores = true;
+      place_ = Place::kScoredVocab;
+    } else if (place_ == Place::kMerges) {
       place_ = Place::kMergePair;
-      pair_.clear();
-      return true;
+      pair_parts_ = 0;
+    } else if (place_ == Place::kScoredVocab) {
+      place_ = Place::kScoredToken;
+      pair_parts_ = 0;
+    } else {
+      open(json::array());
     }
-    return open(json::array());
   }
-  bool end_array() override {
-    if (place_ == Place::kMergePair) {
-      if (pair_.size() != 2) bad_merge(fmt::format("an array of {} strings", pair_.size()));
-      lists_->add_merge(pair_[0], pair_[1]);
-      place_ = Place::kMerges;
-      return true;
+  void end_array() override {
+    switch (place_) {
+      case Place::kMergePair:
+        if (pair_parts_ != 2) bad_merge(fmt::format("an array of {} strings", pair_parts_));
+        place_ = Place::kMerges;
+        return;
+      case Place::kScoredToken:
+        if (pair_parts_ != 2) bad_scored_token(fmt::format("an array of {} values", pair_parts_));
+        place_ = Place::kScoredVocab;
+        return;
+      case Place::kMerges:
+      case Place::kScoredVocab:
+        place_ = Place::kTree;
+        return;
+      default:
+        close();
     }
-    if (place_ == Place::kMerges) {
-      place_ = Place::kTree;
-      return true;
-    }
-    return close();
-  }
-
-  bool parse_error(size_t position, const std::string&, const json::exception& error) override {
-    std::string reason = error.what();
-    const size_t colon = reason.rfind("; expected");
-    if (colon != std::string::npos) reason.resize(colon);
-    throw Error(ExitCode::checkpoint, "TOK-JSON", fmt::format("{} is not valid JSON", file_))
-        .where(fmt::format("byte {}", position))
-        .found(reason)
-        .why("interrupted download, or edited by hand")
-        .fix("download the file again");
   }
 
  private:
-  enum class Place { kTree, kVocab, kMerges, kMergePair };
+  enum class Place { kTree, kVocab, kScoredVocab, kScoredToken, kMerges, kMergePair };
 
   bool at_model_field(std::string_view name) const {
     return lists_ && !root_is_vocab_ && place_ == Place::kTree && stack_.size() == 2 &&
@@ -109,10 +115,19 @@ class Reader final : public nlohmann::json_sax<json> {
            stack_[1]->is_object();
   }
 
-  bool enter_vocab() {
+  void enter_list(bool* entered) {
+    if (*entered) duplicate_key(keys_.empty() ? "vocab" : keys_.back());
+    *entered = true;
+  }
+  void enter_vocab() {
+    enter_list(&lists_->has_vocab);
     place_ = Place::kVocab;
-    lists_->has_vocab = true;
-    return true;
+  }
+
+  [[noreturn]] void duplicate_key(std::string_view key) const {
+    throw Error(ExitCode::checkpoint, "TOK-DUPLICATE",
+                fmt::format("\"{}\" stands twice in one object", excerpt(key)))
+        .with("file", file_);
   }
 
   Error malformed(std::string what) const {
@@ -123,15 +138,38 @@ class Reader final : public nlohmann::json_sax<json> {
     return excerpt(std::string_view(lists_->text).substr(token_offset_));
   }
 
-  bool vocab_id(int64_t id) {
+  void add_token(int32_t id) {
     const uint32_t length = static_cast<uint32_t>(lists_->text.size()) - token_offset_;
+    lists_->vocab.push_back({token_offset_, length, id});
+  }
+  void vocab_id(int64_t id) {
     if (id < 0 || id > Vocabulary::kMaxId) {
       throw malformed(fmt::format("id of token \"{}\" is out of range", current_token()))
           .expected(fmt::format("0 to {}", Vocabulary::kMaxId))
           .found(fmt::format("{}", id));
     }
-    lists_->vocab.push_back({token_offset_, length, static_cast<int32_t>(id)});
-    return true;
+    add_token(static_cast<int32_t>(id));
+  }
+
+  [[noreturn]] void bad_scored_token(std::string found) const {
+    throw malformed(
+        fmt::format("entry {} of model.vocab is no token with a score", lists_->vocab.size()))
+        .expected("[\"token\", score]")
+        .found(std::move(found));
+  }
+  void scored_text(std::string_view text) {
+    if (pair_parts_++ != 0) bad_scored_token(fmt::format("\"{}\" as score", excerpt(text)));
+    token_offset_ = static_cast<uint32_t>(lists_->text.size());
+    lists_->text += text;
+  }
+  void score(double score) {
+    if (pair_parts_++ != 1) bad_scored_token(fmt::format("the number {}", score));
+    if (lists_->vocab.size() > static_cast<size_t>(Vocabulary::kMaxId)) {
+      throw malformed("model.vocab is too long")
+          .expected(fmt::format("at most {} entries", Vocabulary::kMaxId + 1));
+    }
+    add_token(static_cast<int32_t>(lists_->vocab.size()));
+    lists_->scores.push_back(score);
   }
 
   [[noreturn]] void bad_merge(std::string found) const {
@@ -141,30 +179,46 @@ class Reader final : public nlohmann::json_sax<json> {
         .expected("\"left right\" or [\"left\", \"right\"]")
         .found(std::move(found));
   }
-  bool merge_line(const std::string& line) {
-    if (line.starts_with("#version")) return true;
+  void merge_line(std::string_view line) {
+    if (line.starts_with("#version")) return;
     const size_t space = line.find(' ');
-    if (space == std::string::npos || line.find(' ', space + 1) != std::string::npos) {
-      bad_merge(fmt::format("\"{}\"", line));
+    if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
+      bad_merge(fmt::format("\"{}\"", excerpt(line)));
     }
-    lists_->add_merge(std::string_view(line).substr(0, space),
-                      std::string_view(line).substr(space + 1));
-    return true;
+    lists_->add_merge(line.substr(0, space), line.substr(space + 1));
   }
-  bool merge_part(std::string& part) {
-    pair_.push_back(std::move(part));
-    return true;
+  void merge_part(std::string_view part) {
+    switch (pair_parts_++) {
+      case 0:
+        left_ = part;
+        return;
+      case 1:
+        return lists_->add_merge(left_, part);
+      default:
+        bad_merge("an array of three strings");
+    }
   }
 
   // Puts a finished value into the innermost container.
-  bool value(json&& v) {
-    if (place_ == Place::kVocab) {
-      throw malformed(fmt::format("id of token \"{}\" is no integer", current_token()))
-          .found(v.dump());
-    }
-    if (place_ != Place::kTree) bad_merge(v.dump());
+  void value(json&& v) {
+    if (place_ != Place::kTree) refuse_outside_tree(v.dump());
     insert(std::move(v));
-    return true;
+  }
+  [[noreturn]] void refuse_outside_tree(std::string found) const {
+    switch (place_) {
+      case Place::kTree:
+        break;
+      case Place::kVocab:
+        throw malformed(fmt::format("id of token \"{}\" is no integer", current_token()))
+            .found(std::move(found));
+      case Place::kScoredVocab:
+      case Place::kScoredToken:
+        bad_scored_token(std::move(found));
+      case Place::kMerges:
+      case Place::kMergePair:
+        bad_merge(std::move(found));
+    }
+    throw std::logic_error("a value of the tree is never out of place");
   }
   json* insert(json&& v) {
     if (stack_.empty()) {
@@ -176,37 +230,35 @@ class Reader final : public nlohmann::json_sax<json> {
       parent.push_back(std::move(v));
       return &parent.back();
     }
+    // In other files the last one wins, as in Python.
+    if (lists_ && parent.contains(keys_.back())) duplicate_key(keys_.back());
     json& slot = parent[keys_.back()];
     slot = std::move(v);
     return &slot;
   }
-  bool open(json&& container) {
-    if (place_ == Place::kVocab) {
-      throw malformed(fmt::format("id of token \"{}\" is no integer", current_token()));
-    }
-    if (place_ != Place::kTree) bad_merge("a nested value");
+  void open(json&& container) {
+    if (place_ != Place::kTree) refuse_outside_tree("a nested value");
     if (stack_.size() == kMaxDepth) {
       throw malformed(fmt::format("{} is nested deeper than {} levels", file_, kMaxDepth));
     }
     stack_.push_back(insert(std::move(container)));
     keys_.emplace_back();
-    return true;
   }
-  bool close() {
+  void close() {
     stack_.pop_back();
     keys_.pop_back();
-    return true;
   }
 
   const std::string& file_;
   json* root_;
-  BpeLists* lists_;
+  ModelLists* lists_;
   bool root_is_vocab_;
   Place place_ = Place::kTree;
   std::vector<json*> stack_;       // open containers
   std::vector<std::string> keys_;  // the current key of each
   uint32_t token_offset_ = 0;
-  std::vector<std::string> pair_;
+  size_t pair_parts_ = 0;  // of the pair being read
+  std::string left_;
 };
 
 void run(std::string_view text, Reader& reader, const std::string& file) {
@@ -217,12 +269,12 @@ void run(std::string_view text, Reader& reader, const std::string& file) {
         .expected(fmt::format("at most {} bytes", kMaxBytes))
         .found(fmt::format("{} bytes", text.size()));
   }
-  json::sax_parse(text.begin(), text.end(), &reader);
+  scan_json(text, file, reader);
 }
 
 }  // namespace
 
-void BpeLists::add_merge(std::string_view left, std::string_view right) {
+void ModelLists::add_merge(std::string_view left, std::string_view right) {
   merges.push_back({static_cast<uint32_t>(text.size()), static_cast<uint32_t>(left.size()),
                     static_cast<uint32_t>(right.size())});
   text += left;
@@ -230,12 +282,12 @@ void BpeLists::add_merge(std::string_view left, std::string_view right) {
 }
 
 void parse_tokenizer_json(std::string_view text, const std::string& file, json* root,
-                          BpeLists* lists) {
+                          ModelLists* lists) {
   Reader reader(file, root, lists, /*root_is_vocab=*/false);
   run(text, reader, file);
 }
 
-void parse_vocab_json(std::string_view text, const std::string& file, BpeLists* lists) {
+void parse_vocab_json(std::string_view text, const std::string& file, ModelLists* lists) {
   json unused;
   Reader reader(file, &unused, lists, /*root_is_vocab=*/true);
   run(text, reader, file);
@@ -252,10 +304,10 @@ json parse_json(std::string_view text, const std::string& file) {
   return root;
 }
 
-Vocabulary make_vocabulary(const BpeLists& lists, const std::string& file) {
+Vocabulary make_vocabulary(const ModelLists& lists, const std::string& file) {
   Vocabulary vocabulary;
   vocabulary.reserve(lists.vocab.size(), lists.text.size());
-  for (const BpeLists::Token& entry : lists.vocab) {
+  for (const ModelLists::Token& entry : lists.vocab) {
     const std::string_view token = lists.token(entry);
     switch (vocabulary.add(token, entry.id)) {
       case Vocabulary::Added::kYes:

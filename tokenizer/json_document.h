@@ -12,7 +12,8 @@
 
 namespace engine::tokenizer {
 
-struct BpeLists {
+// The large parts of a model: tokens, scores of a Unigram model, merges of a BPE model.
+struct ModelLists {
   struct Token {
     uint32_t offset, length;  // in `text`
     int32_t id;
@@ -22,8 +23,10 @@ struct BpeLists {
   };
   std::string text;
   std::vector<Token> vocab;
+  std::vector<double> scores;  // of `vocab`, when its entries are [token, score]
   std::vector<Merge> merges;
   bool has_vocab = false;
+  bool has_scores = false;
   bool has_merges = false;
 
   std::string_view token(const Token& t) const {
@@ -38,18 +41,19 @@ struct BpeLists {
   void add_merge(std::string_view left, std::string_view right);
 };
 
-// Reads a tokenizer.json: model.vocab (when an object) and model.merges into `lists`, all else into
-// `root`. Throws TOK-JSON for malformed JSON, TOK-MALFORMED for ids or merges of a wrong type.
+// Reads a tokenizer.json: model.vocab and model.merges into `lists`, all else into `root`. Throws
+// TOK-JSON for malformed JSON, TOK-MALFORMED or TOK-MERGES for entries of a wrong type,
+// TOK-DUPLICATE for a key that stands twice in an object.
 void parse_tokenizer_json(std::string_view text, const std::string& file, nlohmann::json* root,
-                          BpeLists* lists);
+                          ModelLists* lists);
 
 // Reads a vocab.json: one object from token to id.
-void parse_vocab_json(std::string_view text, const std::string& file, BpeLists* lists);
+void parse_vocab_json(std::string_view text, const std::string& file, ModelLists* lists);
 
 // Reads any other small JSON file. Throws TOK-JSON.
 nlohmann::json parse_json(std::string_view text, const std::string& file);
 
 // Fills a vocabulary; throws TOK-DUPLICATE.
-Vocabulary make_vocabulary(const BpeLists& lists, const std::string& file);
+Vocabulary make_vocabulary(const ModelLists& lists, const std::string& file);
 
 }  // namespace engine::tokenizer

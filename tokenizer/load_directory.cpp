@@ -23,15 +23,18 @@ constexpr const char* kFileNames[] = {"tokenizer.json",
                                       "encoder.json",
                                       "vocab.bpe",
                                       "tokenizer.model",
+                                      "spiece.model",
                                       "added_tokens.json",
                                       "tokenizer_config.json",
                                       "special_tokens_map.json",
                                       "chat_template.jinja"};
 
 std::string read_file(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string contents((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in) {
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  const std::streamoff size = in ? std::streamoff{in.tellg()} : -1;
+  std::string contents(size > 0 ? static_cast<size_t>(size) : 0, '\0');
+  in.seekg(0);
+  if (size < 0 || !in.read(contents.data(), size)) {
     throw Error(ExitCode::checkpoint, "TOK-MISSING", fmt::format("cannot read {}", path.string()));
   }
   return contents;
@@ -131,11 +134,19 @@ std::vector<AddedToken> read_extra_tokens(const Directory& directory, const json
   return list;
 }
 
+// BART's tokenizer is RoBERTa's.
+bool is_roberta(const Directory& directory, const json& config) {
+  const std::string tokenizer_class = string_field(config, "tokenizer_class");
+  const std::string model_type = string_field(directory.model_config(), "model_type");
+  return tokenizer_class.starts_with("Roberta") || tokenizer_class.starts_with("Bart") ||
+         (tokenizer_class.empty() && (model_type == "roberta" || model_type == "bart"));
+}
+
 std::string guess_split_pattern(const Directory& directory, const json& config,
                                 const std::vector<AddedToken>& tokens) {
   const std::string tokenizer_class = string_field(config, "tokenizer_class");
   if (tokenizer_class.starts_with("Qwen2")) return "qwen2";
-  if (tokenizer_class.starts_with("GPT2") || tokenizer_class.starts_with("Roberta")) return "gpt2";
+  if (tokenizer_class.starts_with("GPT2") || is_roberta(directory, config)) return "gpt2";
   const std::string model_type = string_field(directory.model_config(), "model_type");
   if (model_type.starts_with("qwen2") || model_type.starts_with("qwen3")) return "qwen2";
   for (const AddedToken& token : tokens) {
@@ -172,21 +183,42 @@ void read_roles(const Directory& directory, const json& config, TokenizerParts* 
 Error missing(const fs::path& path) {
   return Error(ExitCode::checkpoint, "TOK-MISSING",
                fmt::format("no tokenizer in {}", path.string()))
-      .expected("tokenizer.json, or vocab.json and merges.txt, or tokenizer.model")
+      .expected("tokenizer.json, or vocab.json and merges.txt, or tokenizer.model, or spiece.model")
       .fix("copy the tokenizer files of the model into this directory");
 }
 
-Error sentencepiece_unsupported(const std::string& name) {
-  return Error(ExitCode::checkpoint, "TOK-UNSUPPORTED",
-               fmt::format("{} is no tiktoken rank file", name))
-      .why("probably a SentencePiece model, which is not supported yet")
-      .with("supported", "tokenizer.json, vocab.json with merges.txt, tiktoken rank files")
-      .fix("put the tokenizer.json of the same model beside it");
+// What the configs say about a SentencePiece model.
+SentencePieceModelFile sentencepiece_settings(const Directory& directory, const json& config,
+                                              std::vector<AddedToken> added) {
+  SentencePieceModelFile file;
+  file.added_tokens = std::move(added);
+  const std::string tokenizer_class = string_field(config, "tokenizer_class");
+  const std::string model_type = string_field(directory.model_config(), "model_type");
+  const std::string& family = tokenizer_class.empty() ? model_type : tokenizer_class;
+  if (family.starts_with("T5") || family == "t5" || family == "mt5" || family == "umt5") {
+    file.family = SentencePieceFamily::kT5;
+  } else if (!family.empty()) {
+    file.family = SentencePieceFamily::kOther;
+  }
+  if (!config.is_object()) return file;
+  const auto tell = [&](const char* key, std::optional<bool>* out) {
+    if (config.contains(key) && config[key].is_boolean()) *out = config[key].get<bool>();
+  };
+  tell("add_bos_token", &file.add_bos);
+  tell("add_eos_token", &file.add_eos);
+  if (config.contains("extra_ids") && config["extra_ids"].is_number_integer()) {
+    const int64_t extra_ids = config["extra_ids"].get<int64_t>();
+    if (extra_ids < 0 || extra_ids > 100000) {
+      throw malformed_token(directory.full_name("tokenizer_config.json"), "extra_ids");
+    }
+    file.extra_ids = static_cast<int32_t>(extra_ids);
+  }
+  file.prefix_at_start_only = !flag(config, "legacy", true);
+  return file;
 }
 
 TokenizerParts load_rank_file(std::string_view ranks, const std::string& name,
                               std::vector<AddedToken> added, const TokenizerOpenOptions& options) {
-  if (!looks_like_tiktoken(ranks)) throw sentencepiece_unsupported(name);
   if (!options.special_tokens.empty()) added.clear();
   for (const auto& [content, id] : options.special_tokens) {
     added.push_back({.id = checked_id(id, name, content), .content = content, .special = true});
@@ -203,14 +235,17 @@ TokenizerParts load_directory(const fs::path& path, const TokenizerOpenOptions& 
   const std::vector<AddedToken> extra = read_extra_tokens(directory, config);
   TokenizerParts parts;
   const auto load_bpe_files = [&](const char* vocab, const char* merges) {
-    return load_vocab_merges({.vocab = directory.text(vocab),
-                              .merges = directory.text(merges),
-                              .vocab_name = directory.full_name(vocab),
-                              .merges_name = directory.full_name(merges),
-                              .added_tokens = extra,
-                              .split_pattern = options.split_pattern.empty()
-                                                   ? guess_split_pattern(directory, config, extra)
-                                                   : options.split_pattern});
+    return load_vocab_merges(
+        {.vocab = directory.text(vocab),
+         .merges = directory.text(merges),
+         .vocab_name = directory.full_name(vocab),
+         .merges_name = directory.full_name(merges),
+         .added_tokens = extra,
+         .split_pattern = options.split_pattern.empty()
+                              ? guess_split_pattern(directory, config, extra)
+                              : options.split_pattern,
+         .is_roberta = is_roberta(directory, config),
+         .add_prefix_space = config.is_object() && flag(config, "add_prefix_space", false)});
   };
   if (directory.has("tokenizer.json")) {
     parts = load_tokenizer_json(directory.text("tokenizer.json"),
@@ -219,9 +254,16 @@ TokenizerParts load_directory(const fs::path& path, const TokenizerOpenOptions& 
     parts = load_bpe_files("vocab.json", "merges.txt");
   } else if (directory.has("encoder.json") && directory.has("vocab.bpe")) {
     parts = load_bpe_files("encoder.json", "vocab.bpe");
-  } else if (directory.has("tokenizer.model")) {
+  } else if (directory.has("tokenizer.model") &&
+             looks_like_tiktoken(directory.text("tokenizer.model"))) {
     parts = load_rank_file(directory.text("tokenizer.model"),
                            directory.full_name("tokenizer.model"), extra, options);
+  } else if (directory.has("tokenizer.model") || directory.has("spiece.model")) {
+    const char* name = directory.has("tokenizer.model") ? "tokenizer.model" : "spiece.model";
+    SentencePieceModelFile file = sentencepiece_settings(directory, config, extra);
+    file.contents = directory.text(name);
+    file.name = directory.full_name(name);
+    parts = load_sentencepiece(file);
   } else {
     throw missing(path);
   }
@@ -238,9 +280,13 @@ TokenizerParts load_file(const fs::path& path, const TokenizerOpenOptions& optio
   if (path.extension() == ".json" || (first != std::string::npos && contents[first] == '{')) {
     parts = load_tokenizer_json(contents, name, {});
     parts.files.push_back({"tokenizer.json", std::move(contents)});
-  } else {
+  } else if (looks_like_tiktoken(contents)) {
     parts = load_rank_file(contents, name, {}, options);
     parts.files.push_back({"tokenizer.model", std::move(contents)});
+  } else {
+    parts = load_sentencepiece({.contents = contents, .name = name});
+    const bool is_spiece = path.filename() == "spiece.model";
+    parts.files.push_back({is_spiece ? "spiece.model" : "tokenizer.model", std::move(contents)});
   }
   return parts;
 }

@@ -4,50 +4,24 @@
 #include <charconv>
 
 #include "engine/core/error.h"
+#include "tokenizer/base64.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/byte_level.h"
 #include "tokenizer/loaders.h"
+#include "tokenizer/piece_kind.h"
 
 namespace engine::tokenizer {
 namespace {
 
 constexpr size_t kLlama3Ranks = 128000;
 
-int base64_value(char c) {
-  if (c >= 'A' && c <= 'Z') return c - 'A';
-  if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-  if (c >= '0' && c <= '9') return c - '0' + 52;
-  if (c == '+') return 62;
-  if (c == '/') return 63;
-  return -1;
-}
-
-bool decode_base64(std::string_view text, std::string* bytes) {
-  bytes->clear();
-  if (text.empty() || text.size() % 4 != 0) return false;
-  size_t padding = 0;
-  while (padding < 2 && text[text.size() - 1 - padding] == '=') ++padding;
-  uint32_t bits = 0;
-  int num_bits = 0;
-  for (const char c : text.substr(0, text.size() - padding)) {
-    const int value = base64_value(c);
-    if (value < 0) return false;
-    bits = bits << 6 | static_cast<uint32_t>(value);
-    num_bits += 6;
-    if (num_bits >= 8) {
-      num_bits -= 8;
-      bytes->push_back(static_cast<char>(bits >> num_bits & 0xFF));
-    }
-  }
-  return true;
-}
-
 bool parse_line(std::string_view line, std::string* bytes, int64_t* rank) {
   const size_t space = line.find(' ');
   if (space == std::string_view::npos || !decode_base64(line.substr(0, space), bytes)) return false;
   const char* end = line.data() + line.size();
   const auto [stop, error] = std::from_chars(line.data() + space + 1, end, *rank);
-  return error == std::errc() && stop == end && *rank >= 0 && *rank <= Vocabulary::kMaxId;
+  return error == std::errc() && stop == end && *rank >= 0 && *rank <= Vocabulary::kMaxId &&
+         bytes->size() <= kMaxPieceBytes;
 }
 
 std::string_view take_line(std::string_view text, size_t* at) {

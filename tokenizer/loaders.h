@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,9 @@ struct VocabMergesFiles {
   std::string vocab_name, merges_name;
   std::vector<AddedToken> added_tokens;
   std::string split_pattern;  // "gpt2" or "qwen2"
+  // <s> and </s> around every text; also told from a vocabulary that begins as RoBERTa's.
+  bool is_roberta = false;
+  bool add_prefix_space = false;  // before every text that does not begin with a space
 };
 TokenizerParts load_vocab_merges(const VocabMergesFiles& files);
 
@@ -38,5 +42,21 @@ struct TiktokenFile {
 };
 bool looks_like_tiktoken(std::string_view contents);
 TokenizerParts load_tiktoken(const TiktokenFile& file);
+
+// A SentencePiece model, and what the files around it say about its use.
+enum class SentencePieceFamily { kUnknown, kT5, kOther };
+struct SentencePieceModelFile {
+  std::string_view contents;
+  std::string name;
+  std::vector<AddedToken> added_tokens;
+  SentencePieceFamily family = SentencePieceFamily::kUnknown;  // unknown: told from the pieces
+  int32_t extra_ids = -1;  // sentinels of T5 behind the pieces; -1: 100 for T5
+  // What stands around a text; by default BOS before BPE models, EOS behind T5.
+  std::optional<bool> add_bos, add_eos;
+  // The dummy prefix is put at the beginning of a text alone ("legacy": false), otherwise behind
+  // every special token too.
+  bool prefix_at_start_only = false;
+};
+TokenizerParts load_sentencepiece(const SentencePieceModelFile& file);
 
 }  // namespace engine::tokenizer

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/charsmap.h"
 #include "tokenizer/regex.h"
 
 namespace engine::tokenizer {
@@ -27,6 +28,24 @@ std::unique_ptr<Normalizer> make_replace_normalizer(Regex pattern, std::string c
 std::unique_ptr<Normalizer> make_literal_replace_normalizer(std::string text, std::string content);
 // Removes white space at either end.
 std::unique_ptr<Normalizer> make_strip_normalizer(bool left, bool right);
+// Full lower case of every character by itself (no final sigma), as Rust's char::to_lowercase.
+std::unique_ptr<Normalizer> make_lowercase_normalizer();
+// Removes marks (general category M).
+std::unique_ptr<Normalizer> make_strip_accents_normalizer();
+// The cleaning of Google's NMT: control characters go, space-like ones become spaces.
+std::unique_ptr<Normalizer> make_nmt_normalizer();
+// Every byte becomes its character of the byte alphabet (byte_level.h).
+std::unique_ptr<Normalizer> make_byte_spelling_normalizer();
+// A charsmap as Hugging Face tokenizers applies it: to whole grapheme clusters below six bytes, of
+// which the shortest rule that fits their beginning replaces all; otherwise character by character.
+std::unique_ptr<Normalizer> make_precompiled_normalizer(Charsmap charsmap);
+struct BertNormalizerOptions {
+  bool clean_text = true;            // control characters go, white space becomes spaces
+  bool handle_chinese_chars = true;  // spaces around ideographs
+  bool strip_accents = true;         // NFD without nonspacing marks
+  bool lowercase = true;
+};
+std::unique_ptr<Normalizer> make_bert_normalizer(BertNormalizerOptions options);
 std::unique_ptr<Normalizer> make_normalizer_sequence(
     std::vector<std::unique_ptr<Normalizer>> steps);
 

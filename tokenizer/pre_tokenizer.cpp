@@ -1,5 +1,8 @@
 #include "tokenizer/pre_tokenizer.h"
 
+#include "tokenizer/byte_level.h"
+#include "tokenizer/unicode.h"
+
 namespace engine::tokenizer {
 
 const char kGpt2Pattern[] =
@@ -25,9 +28,11 @@ class PartSender {
   PieceSink& sink_;
 };
 
+// `Matches(pattern, text, scratch)` walks over the matches as MatchIterator does.
+template <typename Pattern, typename Matches>
 class Split final : public PreTokenizer {
  public:
-  Split(Regex pattern, SplitOptions options) : pattern_(std::move(pattern)), options_(options) {}
+  Split(Pattern pattern, SplitOptions options) : pattern_(std::move(pattern)), options_(options) {}
 
   void split(Piece piece, RegexScratch& scratch, PieceSink& sink) const override {
     if (options_.behavior == SplitBehavior::kIsolated) {
@@ -41,7 +46,7 @@ class Split final : public PreTokenizer {
   // The common case needs no list: matches and what lies between them alike are parts.
   void split_isolated(Piece piece, RegexScratch& scratch, PieceSink& sink) const {
     PartSender parts(piece, sink);
-    MatchIterator matches(pattern_, piece.text, scratch);
+    Matches matches(pattern_, piece.text, scratch);
     size_t sent = 0;
     for (Match match; matches.next(&match); sent = match.end) {
       parts.send(sent, match.begin);
@@ -57,7 +62,7 @@ class Split final : public PreTokenizer {
 
   std::vector<Part> find_parts(std::string_view text, RegexScratch& scratch) const {
     std::vector<Part> parts;
-    MatchIterator matches(pattern_, text, scratch);
+    Matches matches(pattern_, text, scratch);
     size_t covered = 0;
     for (Match match; matches.next(&match); covered = match.end) {
       if (covered != match.begin) parts.push_back({covered, match.begin, options_.invert});
@@ -119,8 +124,83 @@ class Split final : public PreTokenizer {
     for (const Match& part : merged) sender.send(part.begin, part.end);
   }
 
-  Regex pattern_;
+  Pattern pattern_;
   SplitOptions options_;
+};
+
+class CharacterMatches {
+ public:
+  CharacterMatches(CharacterKind kind, std::string_view text, RegexScratch&)
+      : kind_(kind), text_(text) {}
+  bool next(Match* match) {
+    while (at_ < text_.size()) {
+      const CodePoint c = decode_code_point(text_, at_);
+      at_ += c.length;
+      if (!is_of_kind(c.value)) continue;
+      *match = {at_ - c.length, at_};
+      return true;
+    }
+    return false;
+  }
+
+ private:
+  bool is_of_kind(char32_t c) const {
+    return kind_ == CharacterKind::kWhiteSpace ? is_white_space(c) : is_punctuation(c);
+  }
+  CharacterKind kind_;
+  std::string_view text_;
+  size_t at_ = 0;
+};
+
+class WordSplit final : public PreTokenizer {
+ public:
+  void split(Piece piece, RegexScratch&, PieceSink& sink) const override {
+    PartSender parts(piece, sink);
+    enum class Kind { kSpace, kWord, kOther };
+    Kind kind = Kind::kSpace;
+    size_t begin = 0;
+    for (size_t at = 0; at < piece.text.size();) {
+      const CodePoint c = decode_code_point(piece.text, at);
+      const Kind here = is_white_space(c.value)      ? Kind::kSpace
+                        : is_word_character(c.value) ? Kind::kWord
+                                                     : Kind::kOther;
+      if (here != kind) {
+        if (kind != Kind::kSpace) parts.send(begin, at);
+        kind = here;
+        begin = at;
+      }
+      at += c.length;
+    }
+    if (kind != Kind::kSpace) parts.send(begin, piece.text.size());
+  }
+};
+
+class FixedLengthSplit final : public PreTokenizer {
+ public:
+  explicit FixedLengthSplit(size_t length) : length_(length) {}
+  void split(Piece piece, RegexScratch&, PieceSink& sink) const override {
+    PartSender parts(piece, sink);
+    size_t begin = 0, at = 0, characters = 0;
+    while (at < piece.text.size()) {
+      at += character_length(piece.text, at);
+      if (++characters < length_) continue;
+      parts.send(begin, at);
+      begin = at;
+      characters = 0;
+    }
+    parts.send(begin, at);
+  }
+
+ private:
+  size_t length_;
+};
+
+class ByteSpelling final : public PreTokenizer {
+ public:
+  void split(Piece piece, RegexScratch&, PieceSink& sink) const override {
+    const std::string spelling = spell_bytes(piece.text);
+    sink.piece({spelling, piece.at_text_start});
+  }
 };
 
 class SpacePrefix final : public PreTokenizer {
@@ -199,7 +279,19 @@ class PreTokenizerSequence final : public PreTokenizer {
 }  // namespace
 
 std::unique_ptr<PreTokenizer> make_split(Regex pattern, SplitOptions options) {
-  return std::make_unique<Split>(std::move(pattern), options);
+  return std::make_unique<Split<Regex, MatchIterator>>(std::move(pattern), options);
+}
+std::unique_ptr<PreTokenizer> make_split(CharacterKind kind, SplitOptions options) {
+  return std::make_unique<Split<CharacterKind, CharacterMatches>>(kind, options);
+}
+std::unique_ptr<PreTokenizer> make_word_split() {
+  return std::make_unique<WordSplit>();
+}
+std::unique_ptr<PreTokenizer> make_fixed_length_split(size_t length) {
+  return std::make_unique<FixedLengthSplit>(length);
+}
+std::unique_ptr<PreTokenizer> make_byte_spelling() {
+  return std::make_unique<ByteSpelling>();
 }
 std::unique_ptr<PreTokenizer> make_space_prefix() {
   return std::make_unique<SpacePrefix>();

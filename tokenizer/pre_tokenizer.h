@@ -40,6 +40,16 @@ struct SplitOptions {
 };
 std::unique_ptr<PreTokenizer> make_split(Regex pattern, SplitOptions options);
 
+// Every character of the kind is a match by itself.
+enum class CharacterKind { kWhiteSpace, kPunctuation };
+std::unique_ptr<PreTokenizer> make_split(CharacterKind kind, SplitOptions options);
+// Runs of word characters, and runs of neither word characters nor white space.
+std::unique_ptr<PreTokenizer> make_word_split();
+// Pieces of `length` characters, the last one shorter.
+std::unique_ptr<PreTokenizer> make_fixed_length_split(size_t length);
+
+// Spells the bytes of every piece as characters (byte_level.h).
+std::unique_ptr<PreTokenizer> make_byte_spelling();
 // Puts a space before every piece that does not begin with one.
 std::unique_ptr<PreTokenizer> make_space_prefix();
 

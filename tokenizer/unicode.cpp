@@ -70,6 +70,12 @@ size_t find_invalid_utf8(std::string_view text) {
   return std::string_view::npos;
 }
 
+bool is_unfinished_utf8(std::string_view text) {
+  if (text.empty()) return false;
+  const Sequence sequence = classify(text, 0);
+  return sequence.state == Sequence::kUnfinished && sequence.length == text.size();
+}
+
 CodePoint decode_code_point(std::string_view text, size_t at) {
   const auto byte = [&](size_t i) {
     return static_cast<char32_t>(static_cast<unsigned char>(text[at + i]));
@@ -140,6 +146,61 @@ bool is_word_character(char32_t c) {
              (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
              (c >= 0x1F170 && c <= 0x1F189);
   }
+}
+
+bool is_punctuation(char32_t c) {
+  if (c < 0x80) {
+    return (c > 0x20 && c < 0x30) || (c > 0x39 && c < 0x41) || (c > 0x5A && c < 0x61) ||
+           (c > 0x7A && c < 0x7F);
+  }
+  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
+}
+
+bool is_mark(char32_t c) {
+  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC ||
+         category == UTF8PROC_CATEGORY_ME;
+}
+
+bool is_nonspacing_mark(char32_t c) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(c)) == UTF8PROC_CATEGORY_MN;
+}
+
+bool is_other(char32_t c) {
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CS:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void append_lowercase(char32_t c, std::string* out) {
+  if (c == 0x130) {
+    *out += "i\xCC\x87";  // İ: i and a dot above
+    return;
+  }
+  append_utf8(static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))), out);
+}
+
+size_t grapheme_length(std::string_view text, size_t at) {
+  CodePoint c = decode_code_point(text, at);
+  size_t end = at + c.length;
+  utf8proc_int32_t state = 0;
+  while (end < text.size()) {
+    const CodePoint next = decode_code_point(text, end);
+    if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(c.value),
+                                         static_cast<utf8proc_int32_t>(next.value), &state)) {
+      break;
+    }
+    c = next;
+    end += c.length;
+  }
+  return end - at;
 }
 
 bool is_numeric(char32_t c) {

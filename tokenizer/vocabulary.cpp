@@ -36,24 +36,35 @@ void Vocabulary::reserve(size_t num_tokens, size_t num_bytes) {
 
 void Vocabulary::rehash(size_t num_slots) {
   if (num_slots <= slots_.size()) return;
-  slots_.assign(num_slots, -1);
+  slots_.assign(num_slots, Slot());
   for (int32_t id = 0; id < id_limit(); ++id) {
     if (!contains_id(id)) continue;
-    size_t slot = hash_bytes(token(id)) & (num_slots - 1);
-    while (slots_[slot] >= 0) slot = (slot + 1) & (num_slots - 1);
-    slots_[slot] = id;
+    const uint64_t hash = hash_bytes(token(id));
+    size_t slot = hash & (num_slots - 1);
+    while (slots_[slot].id >= 0) slot = (slot + 1) & (num_slots - 1);
+    slots_[slot] = {id, static_cast<uint32_t>(hash >> 32)};
   }
+}
+
+// The slot of `token`, or the free one where it would go. There is one.
+size_t Vocabulary::find_slot(std::string_view token, uint64_t hash) const {
+  const size_t mask = slots_.size() - 1;
+  const uint32_t tag = static_cast<uint32_t>(hash >> 32);
+  size_t slot = hash & mask;
+  while (slots_[slot].id >= 0 &&
+         (slots_[slot].hash != tag || this->token(slots_[slot].id) != token)) {
+    slot = (slot + 1) & mask;
+  }
+  return slot;
 }
 
 Vocabulary::Added Vocabulary::add(std::string_view token, int32_t id) {
   if ((size_ + 1) * 2 > slots_.size()) rehash(std::max<size_t>(16, slots_.size() * 2));
   if (contains_id(id)) return Added::kDuplicateId;
-  const size_t mask = slots_.size() - 1;
-  size_t slot = hash_bytes(token) & mask;
-  for (; slots_[slot] >= 0; slot = (slot + 1) & mask) {
-    if (this->token(slots_[slot]) == token) return Added::kDuplicateToken;
-  }
-  slots_[slot] = id;
+  const uint64_t hash = hash_bytes(token);
+  Slot& slot = slots_[find_slot(token, hash)];
+  if (slot.id >= 0) return Added::kDuplicateToken;
+  slot = {id, static_cast<uint32_t>(hash >> 32)};
   if (static_cast<size_t>(id) >= entries_.size()) entries_.resize(static_cast<size_t>(id) + 1);
   entries_[id] = {static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(token.size())};
   bytes_ += token;
@@ -62,12 +73,7 @@ Vocabulary::Added Vocabulary::add(std::string_view token, int32_t id) {
 }
 
 int32_t Vocabulary::find(std::string_view token) const {
-  if (slots_.empty()) return -1;
-  const size_t mask = slots_.size() - 1;
-  for (size_t slot = hash_bytes(token) & mask; slots_[slot] >= 0; slot = (slot + 1) & mask) {
-    if (this->token(slots_[slot]) == token) return slots_[slot];
-  }
-  return -1;
+  return slots_.empty() ? -1 : slots_[find_slot(token, hash_bytes(token))].id;
 }
 
 }  // namespace engine::tokenizer

@@ -42,10 +42,17 @@ class Vocabulary {
     uint32_t length = kHole;
   };
   void rehash(size_t num_slots);
+  size_t find_slot(std::string_view token, uint64_t hash) const;
 
   std::string bytes_;
   std::vector<Entry> entries_;  // by id
-  std::vector<int32_t> slots_;  // ids, -1 = free; a power of two, at most half full
+  // Open addressing: a power of two, at most half full. Most misses end at the 32 bits of the hash,
+  // without a look at the texts.
+  struct Slot {
+    int32_t id = -1;  // -1 = free
+    uint32_t hash = 0;
+  };
+  std::vector<Slot> slots_;
   size_t size_ = 0;
 };
 

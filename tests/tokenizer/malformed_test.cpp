@@ -64,10 +64,11 @@ TEST(Malformed, Table) {
       {R"("vocab")", R"("vocabulary")", "TOK-MALFORMED"},
       {R"("merges")", R"("merge")", "TOK-MALFORMED"},
       {R"("type": "BPE")", R"("type": 7)", "TOK-MALFORMED"},
-      {R"("type": "BPE")", R"("type": "Unigram")", "TOK-UNSUPPORTED"},
+      {R"("type": "BPE")", R"("type": "Unigram")", "TOK-MALFORMED"},  // no scores
+      {R"("type": "BPE")", R"("type": "Markov")", "TOK-UNSUPPORTED"},
       {R"("type": "BPE",)", R"("type": "BPE", "byte_fallback": "yes",)", "TOK-MALFORMED"},
       {R"("type": "BPE",)", R"("type": "BPE", "dropout": 0.1,)", "TOK-UNSUPPORTED"},
-      {R"("type": "BPE",)", R"("type": "BPE", "end_of_word_suffix": "</w>",)", "TOK-UNSUPPORTED"},
+      {R"("type": "BPE",)", R"("type": "BPE", "end_of_word_suffix": 7,)", "TOK-MALFORMED"},
       {R"("content": "<end>")", R"("contents": "<end>")", "TOK-MALFORMED"},
       {R"("normalizer": null)", R"("normalizer": 1)", "TOK-MALFORMED"},
       {R"("normalizer": null)", R"("normalizer": {"kind": "NFC"})", "TOK-MALFORMED"},
@@ -75,10 +76,9 @@ TEST(Malformed, Table) {
       {R"("post_processor": null)", R"("post_processor": {"type": "TemplateProcessing"})",
        "TOK-MALFORMED"},
       // Kinds we do not know, by name.
-      {R"("normalizer": null)", R"("normalizer": {"type": "BertNormalizer"})", "TOK-UNSUPPORTED"},
-      {R"("type": "ByteLevel", "add)", R"("type": "BertPreTokenizer", "add)", "TOK-UNSUPPORTED"},
-      {R"("decoder": {"type": "ByteLevel"})", R"("decoder": {"type": "WordPiece"})",
-       "TOK-UNSUPPORTED"},
+      {R"("normalizer": null)", R"("normalizer": {"type": "Rot13"})", "TOK-UNSUPPORTED"},
+      {R"("type": "ByteLevel", "add)", R"("type": "UnicodeScripts", "add)", "TOK-UNSUPPORTED"},
+      {R"("decoder": {"type": "ByteLevel"})", R"("decoder": {"type": "CTC"})", "TOK-UNSUPPORTED"},
       {R"("post_processor": null)", R"("post_processor": {"type": "Mystery"})", "TOK-UNSUPPORTED"},
       // Regular expressions.
       {R"({"type": "ByteLevel", "add_prefix_space")",
@@ -97,6 +97,7 @@ TEST(Malformed, Table) {
       {R"("ab":2)", R"("ab":{"id":2})", "TOK-MALFORMED"},
       {R"("ab":2)", R"("ab":1)", "TOK-DUPLICATE"},
       {R"("ab":2)", R"("ab":2,"ab":4)", "TOK-DUPLICATE"},
+      {R"("normalizer": null)", R"("normalizer": null, "normalizer": null)", "TOK-DUPLICATE"},
       {R"("id": 3)", R"("id": 2)", "TOK-DUPLICATE"},
       {R"("id": 3)", R"("id": -3)", "TOK-MALFORMED"},
       {R"("id": 3)", R"("id": 99999999999)", "TOK-MALFORMED"},
@@ -221,8 +222,8 @@ TEST_F(MalformedFiles, RankFiles) {
         [&] { Tokenizer::open(path_ / "tokenizer.model", {.split_pattern = "llama3"}); });
   };
   EXPECT_EQ(with("YQ== 0\nYg== 1\n"), "");
-  EXPECT_EQ(with("\n\x0e\n\x05<unk>\x15\0\0"), "TOK-UNSUPPORTED");  // SentencePiece
-  EXPECT_EQ(with(""), "TOK-UNSUPPORTED");
+  EXPECT_EQ(with("\n\x0e\n\x05<unk>\x15\0\0"), "TOK-MALFORMED");  // SentencePiece, cut
+  EXPECT_EQ(with(""), "TOK-MALFORMED");
   EXPECT_EQ(with("YQ== 0\nYg== \n"), "TOK-MALFORMED");
   EXPECT_EQ(with("YQ== 0\nYg 1\n"), "TOK-MALFORMED");
   EXPECT_EQ(with("YQ== 0\nYg== 1 2\n"), "TOK-MALFORMED");

@@ -1,0 +1,67 @@
+#include <fmt/core.h>
+
+#include "tokenizer/json_steps.h"
+
+namespace engine::tokenizer {
+namespace {
+
+void wrap(const std::vector<int32_t>& prefix, const std::vector<int32_t>& suffix,
+          PostProcessor* out) {
+  out->prefix.insert(out->prefix.begin(), prefix.begin(), prefix.end());
+  out->suffix.insert(out->suffix.end(), suffix.begin(), suffix.end());
+}
+
+void read_template(const Node& node, PostProcessor* out) {
+  bool after_sequence = false;
+  std::vector<int32_t> prefix, suffix;
+  for (const Node& piece : node.at("single").elements()) {
+    if (piece.has("Sequence")) {
+      if (after_sequence) {
+        throw piece.unsupported("a template that repeats its text", "one Sequence");
+      }
+      if (piece.at("Sequence").at("id").string() != "A") {
+        throw piece.unsupported("a template for one text that asks for a second", "Sequence A");
+      }
+      after_sequence = true;
+      continue;
+    }
+    const std::string& name = piece.at("SpecialToken").at("id").string();
+    const Node token = node.at("special_tokens").at(name.c_str());
+    for (const Node& id : token.at("ids").elements()) {
+      (after_sequence ? suffix : prefix).push_back(id.id());
+    }
+  }
+  if (!after_sequence) throw node.unsupported("a template without text", "one Sequence");
+  wrap(prefix, suffix, out);
+}
+
+void read_steps(const Node& node, PostProcessor* out) {
+  const std::string& type = node.type();
+  if (type == "ByteLevel") return;  // adjusts offsets, which we do not give
+  if (type == "Sequence") {
+    for (const Node& step : node.at("processors").elements()) read_steps(step, out);
+  } else if (type == "TemplateProcessing") {
+    read_template(node, out);
+  } else if (type == "RobertaProcessing" || type == "BertProcessing") {
+    const auto id_of = [&](const char* key) {
+      const std::vector<Node> pair = node.at(key).elements();
+      if (pair.size() != 2) throw node.at(key).wrong_type(R"(["token", id])");
+      return pair[1].id();
+    };
+    wrap({id_of("cls")}, {id_of("sep")}, out);
+  } else {
+    throw node.unsupported(
+        fmt::format("post-processor \"{}\"", type),
+        "TemplateProcessing, RobertaProcessing, BertProcessing, ByteLevel, Sequence");
+  }
+}
+
+}  // namespace
+
+PostProcessor read_post_processor(const Node& node) {
+  PostProcessor out;
+  read_steps(node, &out);
+  return out;
+}
+
+}  // namespace engine::tokenizer
