@@ -223,7 +223,10 @@ ExitCode run_generate(Invocation& invocation) {
     const size_t last = std::min(requests.size(), first + batch);
     std::vector<TextStream> streams;
     for (size_t i = first; tokenizer && i < last; ++i) {
-      streams.emplace_back(*tokenizer, requests[i].prompt, config.stop, !arguments.show_special);
+      // The answer of an encoder-decoder model does not go on where the prompt ends.
+      const std::vector<int32_t> before =
+          loaded.model->info().encoder_decoder ? std::vector<int32_t>() : requests[i].prompt;
+      streams.emplace_back(*tokenizer, before, config.stop, !arguments.show_special);
     }
     if (live && arguments.echo && prompts[0].text) fmt::print("{}", *prompts[0].text);
     const std::vector<GenerationResult> results =

@@ -13,63 +13,136 @@
 namespace engine {
 namespace {
 
+int64_t longest_prompt(const std::vector<GenerationRequest>& requests) {
+  size_t longest = 0;
+  for (const GenerationRequest& r : requests) longest = std::max(longest, r.prompt.size());
+  return static_cast<int64_t>(longest);
+}
+
+// Tokens of the list that grows: behind the prompt, or behind a decoder's start token.
+int64_t decoded_positions(const ModelInfo& info, const std::vector<GenerationRequest>& requests,
+                          const GenerationOptions& options) {
+  const int64_t given = info.encoder_decoder ? 1 : longest_prompt(requests);
+  return std::min(info.max_positions, given + std::max<int64_t>(options.max_new_tokens, 0));
+}
+
 struct Sequence {
   size_t request;
   int64_t cache_index;
-  std::vector<int32_t> ids;  // prompt and what followed
-  size_t prompt_length;
-  int64_t in_cache = 0;  // tokens of ids whose keys the cache holds
+  std::vector<int32_t> ids;  // prompt and what followed; of a decoder: its start and what followed
+  size_t prompt_length;      // of ids
+  int64_t in_cache = 0;      // tokens of ids whose keys the cache holds
+  std::span<const int32_t> source = {};  // encoder-decoder models: the request's prompt
+};
+
+// What is kept of the tokens seen. Encoder-decoder models: the keys and values that cross-attention
+// reads are made of the encoder's output once, and kept beside those of the decoder's own tokens.
+struct Caches {
+  KvCache tokens, source;
+};
+
+Caches make_caches(Runtime& runtime, const ModelInfo& info, const PrecisionPolicy& precision,
+                   const std::vector<GenerationRequest>& requests, const GenerationOptions& options,
+                   int64_t batch_size) {
+  Caches caches;
+  caches.tokens = make_kv_cache(runtime, info, precision, batch_size,
+                                decoded_positions(info, requests, options));
+  if (info.encoder_decoder) {
+    caches.source = make_kv_cache(runtime, info, precision, batch_size, longest_prompt(requests));
+  }
+  return caches;
+}
+
+// A list of tokens on the host, sequence after sequence, and its place in a cache.
+struct FlatTokens {
+  std::vector<int32_t> ids, positions, rows, cu_seqlens = {0}, starts, used;
+  int max_length = 0, max_used = 0;
+
+  // Tokens begin .. ids.size() - 1 of a sequence whose earlier ones the cache holds already.
+  void add(std::span<const int32_t> sequence, int64_t begin, int64_t cache_index,
+           const KvCache& cache) {
+    const auto end = static_cast<int64_t>(sequence.size());
+    for (int64_t t = begin; t < end; ++t) {
+      ids.push_back(sequence[t]);
+      positions.push_back(static_cast<int32_t>(t));
+      rows.push_back(static_cast<int32_t>(cache_index * cache.capacity + t));
+    }
+    cu_seqlens.push_back(static_cast<int32_t>(ids.size()));
+    starts.push_back(static_cast<int32_t>(cache_index * cache.capacity));
+    used.push_back(static_cast<int32_t>(end));
+    max_length = std::max(max_length, static_cast<int>(end - begin));
+    max_used = std::max(max_used, static_cast<int>(end));
+  }
+
+  Sequences sequences(Runtime& runtime) const {
+    return {.cu_seqlens = runtime.upload_vector(cu_seqlens, DType::i32),
+            .count = static_cast<int>(cu_seqlens.size()) - 1,
+            .max_length = max_length,
+            .tokens = static_cast<int64_t>(ids.size())};
+  }
+  CacheStep step(Runtime& runtime, KvCache& cache) const {
+    std::vector<int32_t> ends = starts;
+    ends.push_back(starts.back() + static_cast<int32_t>(cache.capacity));
+    return {.cache = &cache,
+            .rows = runtime.upload_vector(rows, DType::i32),
+            .starts = runtime.upload_vector(ends, DType::i32),
+            .used = runtime.upload_vector(used, DType::i32),
+            .max_used = max_used};
+  }
 };
 
 // All tokens of `active` that the cache lacks, as one flat batch. Returns the logits of the last
 // token of each, [active, vocab].
 std::vector<float> forward(Runtime& runtime, Model& model, const PrecisionPolicy& precision,
-                           KvCache& cache, std::vector<Sequence*>& active) {
-  std::vector<int32_t> ids, positions, rows, cu_seqlens = {0}, starts, used, last;
-  int max_length = 0, max_used = 0;
+                           Caches& caches, std::vector<Sequence*>& active) {
+  FlatTokens tokens, source;
+  std::vector<int32_t> last;
+  // All sequences of a batch begin together.
+  const bool first = active.front()->in_cache == 0;
   for (Sequence* s : active) {
-    const int64_t begin = s->in_cache, end = static_cast<int64_t>(s->ids.size());
-    for (int64_t t = begin; t < end; ++t) {
-      ids.push_back(s->ids[t]);
-      positions.push_back(static_cast<int32_t>(t));
-      rows.push_back(static_cast<int32_t>(s->cache_index * cache.capacity + t));
-    }
-    cu_seqlens.push_back(static_cast<int32_t>(ids.size()));
-    starts.push_back(static_cast<int32_t>(s->cache_index * cache.capacity));
-    used.push_back(static_cast<int32_t>(end));
-    last.push_back(static_cast<int32_t>(ids.size()) - 1);
-    max_length = std::max(max_length, static_cast<int>(end - begin));
-    max_used = std::max(max_used, static_cast<int>(end));
-    s->in_cache = end;
+    tokens.add(s->ids, s->in_cache, s->cache_index, caches.tokens);
+    last.push_back(static_cast<int32_t>(tokens.ids.size()) - 1);
+    s->in_cache = static_cast<int64_t>(s->ids.size());
+    if (s->source.empty()) continue;
+    // Encoded with the first tokens, afterwards only read from the cache.
+    source.add(s->source, first ? 0 : static_cast<int64_t>(s->source.size()), s->cache_index,
+               caches.source);
   }
-  starts.push_back(starts.back() + static_cast<int32_t>(cache.capacity));
 
   Graph graph(runtime, {.record = false, .training = false, .precision = precision});
   ModelBatch batch;
-  batch.input_ids = runtime.upload_vector(ids, DType::i32);
-  batch.positions = runtime.upload_vector(positions, DType::i32);
-  batch.sequences = {.cu_seqlens = runtime.upload_vector(cu_seqlens, DType::i32),
-                     .count = static_cast<int>(active.size()),
-                     .max_length = max_length,
-                     .tokens = static_cast<int64_t>(ids.size())};
-  batch.cache = {.cache = &cache,
-                 .rows = runtime.upload_vector(rows, DType::i32),
-                 .starts = runtime.upload_vector(starts, DType::i32),
-                 .used = runtime.upload_vector(used, DType::i32),
-                 .max_used = max_used};
+  batch.input_ids = runtime.upload_vector(tokens.ids, DType::i32);
+  batch.positions = runtime.upload_vector(tokens.positions, DType::i32);
+  batch.sequences = tokens.sequences(runtime);
+  batch.cache = tokens.step(runtime, caches.tokens);
+  if (model.info().encoder_decoder) {
+    if (first) {
+      batch.source_ids = runtime.upload_vector(source.ids, DType::i32);
+      batch.source_sequences = source.sequences(runtime);
+    }
+    batch.source_cache = source.step(runtime, caches.source);
+  }
   Variable hidden = model.hidden_states(graph, batch);
   hidden = gather_rows(graph, hidden, runtime.upload_vector(last, DType::i32));
   return runtime.download(logits(graph, hidden, model.head(), model.info().logit_scale));
 }
 
 // The requests that are decoded together, from number `first` on.
-std::vector<Sequence> sequences_from(const std::vector<GenerationRequest>& requests, size_t first,
+std::vector<Sequence> sequences_from(const ModelInfo& info,
+                                     const std::vector<GenerationRequest>& requests, size_t first,
                                      int64_t batch_size) {
   std::vector<Sequence> sequences;
   const size_t end = std::min(requests.size(), first + static_cast<size_t>(batch_size));
   for (size_t i = first; i < end; ++i) {
-    sequences.push_back(
-        {i, static_cast<int64_t>(i - first), requests[i].prompt, requests[i].prompt.size()});
+    Sequence sequence{.request = i, .cache_index = static_cast<int64_t>(i - first)};
+    if (info.encoder_decoder) {
+      sequence.ids = {info.decoder_start_id};
+      sequence.source = requests[i].prompt;
+    } else {
+      sequence.ids = requests[i].prompt;
+    }
+    sequence.prompt_length = sequence.ids.size();
+    sequences.push_back(std::move(sequence));
   }
   return sequences;
 }
@@ -129,31 +202,28 @@ const char* name_of(StopReason reason) {
 
 int64_t generation_positions(const ModelInfo& info, const std::vector<GenerationRequest>& requests,
                              const GenerationOptions& options) {
-  int64_t longest = 0;
-  for (const GenerationRequest& r : requests) {
-    longest = std::max(longest, static_cast<int64_t>(r.prompt.size()));
-  }
-  return std::min(info.max_positions, longest + std::max<int64_t>(options.max_new_tokens, 0));
+  const int64_t decoded = decoded_positions(info, requests, options);
+  return info.encoder_decoder ? std::max(decoded, longest_prompt(requests)) : decoded;
 }
 
 void rehearse_generation(Runtime& runtime, Model& model, const PrecisionPolicy& precision,
                          const std::vector<GenerationRequest>& requests,
                          const GenerationOptions& options) {
   if (requests.empty() || options.max_new_tokens <= 0) return;
-  const int64_t capacity = generation_positions(model.info(), requests, options);
+  const ModelInfo& info = model.info();
   const int64_t batch_size = batch_size_of(requests, options);
-  KvCache cache = make_kv_cache(runtime, model.info(), precision, batch_size, capacity);
+  Caches caches = make_caches(runtime, info, precision, requests, options, batch_size);
   for (size_t first = 0; first < requests.size(); first += static_cast<size_t>(batch_size)) {
-    std::vector<Sequence> sequences = sequences_from(requests, first, batch_size);
+    std::vector<Sequence> sequences = sequences_from(info, requests, first, batch_size);
     std::vector<Sequence*> all = pointers(sequences);
-    forward(runtime, model, precision, cache, all);  // the prompts: the most tokens at once
+    forward(runtime, model, precision, caches, all);  // the prompts: the most tokens at once
     for (Sequence& s : sequences) {
-      const size_t end = std::min(static_cast<size_t>(capacity),
+      const size_t end = std::min(static_cast<size_t>(caches.tokens.capacity),
                                   s.prompt_length + static_cast<size_t>(options.max_new_tokens));
       s.ids.resize(end);
       s.in_cache = static_cast<int64_t>(end) - 1;
     }
-    forward(runtime, model, precision, cache, all);  // the last tokens: the most keys
+    forward(runtime, model, precision, caches, all);  // the last tokens: the most keys
   }
 }
 
@@ -195,16 +265,15 @@ std::vector<GenerationResult> generate(Runtime& runtime, Model& model,
   if (requests.empty() || options.max_new_tokens <= 0) return results;
 
   reserve(runtime, model, precision, requests, options);
-  const int64_t capacity = generation_positions(info, requests, options);
   const int64_t batch_size = batch_size_of(requests, options);
-  KvCache cache = make_kv_cache(runtime, info, precision, batch_size, capacity);
+  Caches caches = make_caches(runtime, info, precision, requests, options, batch_size);
   const int64_t vocab = model.head().shape[0];
 
   for (size_t first = 0; first < requests.size(); first += static_cast<size_t>(batch_size)) {
-    std::vector<Sequence> sequences = sequences_from(requests, first, batch_size);
+    std::vector<Sequence> sequences = sequences_from(info, requests, first, batch_size);
     std::vector<Sequence*> active = pointers(sequences);
     while (!active.empty()) {
-      std::vector<float> values = forward(runtime, model, precision, cache, active);
+      std::vector<float> values = forward(runtime, model, precision, caches, active);
       std::vector<Sequence*> unfinished;
       for (size_t i = 0; i < active.size(); ++i) {
         Sequence& s = *active[i];

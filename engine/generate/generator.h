@@ -11,6 +11,7 @@
 namespace engine {
 
 struct GenerationRequest {
+  // What is continued; of an encoder-decoder model, what the encoder reads.
   std::vector<int32_t> prompt;
   // Names the sequence for the random generator: the tokens drawn are a function of (seed,
   // stream, step), whatever else is in the batch.
