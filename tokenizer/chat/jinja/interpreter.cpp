@@ -1,0 +1,310 @@
+#include "tokenizer/chat/jinja/interpreter.h"
+
+#include "tokenizer/chat/jinja/builtins.h"
+#include "tokenizer/chat/jinja/loop.h"
+#include "tokenizer/chat/jinja/print.h"
+
+namespace engine::jinja {
+namespace {
+
+// Elements for which the condition of a loop holds.
+struct FilteredIterator final : IteratorObject {
+  std::optional<Value> next(Interpreter& interpreter) override {
+    while (std::optional<Value> element = source->next(interpreter)) {
+      if (interpreter.accepts(*loop, scope, *element)) return element;
+    }
+    return std::nullopt;
+  }
+  std::shared_ptr<IteratorObject> source;
+  const Statement* loop = nullptr;
+  std::shared_ptr<Scope> scope;
+};
+
+std::shared_ptr<Scope> inner(const std::shared_ptr<Scope>& parent) {
+  auto scope = std::make_shared<Scope>();
+  scope->parent = parent;
+  return scope;
+}
+
+}  // namespace
+
+// While it lives, what is written goes into a text of its own.
+class Interpreter::Capture {
+ public:
+  explicit Capture(Interpreter& interpreter)
+      : interpreter_(interpreter), outer_(interpreter.out_) {
+    interpreter_.out_ = &text;
+  }
+  ~Capture() { interpreter_.out_ = outer_; }
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+  std::string text;
+
+ private:
+  Interpreter& interpreter_;
+  std::string* outer_;
+};
+
+const Value* Scope::find(int32_t symbol) const {
+  for (const Scope* scope = this; scope; scope = scope->parent.get()) {
+    for (const auto& [name, value] : scope->variables) {
+      if (name == symbol) return &value;
+    }
+  }
+  return nullptr;
+}
+
+void Scope::set(int32_t symbol, Value value) {
+  for (auto& [name, present] : variables) {
+    if (name == symbol) {
+      present = std::move(value);
+      return;
+    }
+  }
+  variables.emplace_back(symbol, std::move(value));
+}
+
+Interpreter::Interpreter(const Template& parsed, const DictObject& variables,
+                         const RenderOptions& options)
+    : template_(parsed), variables_(variables), options_(options), budget_(options.limits) {}
+
+Interpreter::~Interpreter() {
+  // One by one, while all others are still held: freeing a long chain would recurse.
+  for (const auto& space : spaces_) space->attributes.clear();
+  for (const ScopePtr& scope : captured_scopes_) scope->variables.clear();
+}
+
+Rendering Interpreter::run() {
+  try {
+    const auto root = std::make_shared<Scope>();
+    captured_scopes_.push_back(root);
+    execute(template_.body, root);
+  } catch (TemplateError& error) {
+    error.set_line(line_);
+    throw;
+  }
+  Rendering result;
+  for (const auto& [span, text] : generations_) {
+    // A block in a macro or a {% set %}: its text may have ended up elsewhere, or nowhere.
+    if (span.end > text_.size() || text_.compare(span.begin, text.size(), text) != 0) {
+      throw TemplateError("UnsupportedError",
+                          "a {% generation %} block whose text is not printed where it stands");
+    }
+    if (span.begin < span.end) result.generations.push_back(span);
+  }
+  result.text = std::move(text_);
+  return result;
+}
+
+void Interpreter::write(std::string_view text) {
+  budget_.take(text.size());
+  budget_.output(out_->size() + text.size());
+  out_->append(text);
+}
+
+Interpreter::Flow Interpreter::execute(const Body& body, const ScopePtr& scope) {
+  for (const auto& statement : body) {
+    const Flow flow = execute(*statement, scope);
+    if (flow != Flow::next) return flow;
+  }
+  return Flow::next;
+}
+
+Interpreter::Flow Interpreter::execute(const Statement& statement, const ScopePtr& scope) {
+  const DepthGuard guard(budget_);
+  line_ = statement.line;
+  switch (statement.kind) {
+    case StatementKind::text:
+      write(statement.text);
+      break;
+    case StatementKind::print: {
+      const Value value = evaluate(*statement.expression, scope);
+      if (value.is_string()) {
+        write(value.text());
+      } else {
+        write(to_text(value, budget_));
+      }
+      break;
+    }
+    case StatementKind::condition:
+      return run_condition(statement, scope);
+    case StatementKind::loop:
+      run_loop(statement, scope, evaluate(*statement.expression, scope), 0);
+      break;
+    case StatementKind::set:
+      assign(*statement.target, scope, evaluate(*statement.expression, scope));
+      break;
+    case StatementKind::set_block:
+      run_set_block(statement, scope);
+      break;
+    case StatementKind::macro:
+      scope->set(statement.symbol, make_macro(statement, scope, false));
+      break;
+    case StatementKind::call_block:
+      run_call_block(statement, scope);
+      break;
+    case StatementKind::filter_block:
+      run_filter_block(statement, scope);
+      break;
+    case StatementKind::with:
+      run_with(statement, scope);
+      break;
+    case StatementKind::generation:
+      run_generation(statement, scope);
+      break;
+    case StatementKind::break_loop:
+      return Flow::break_loop;
+    case StatementKind::continue_loop:
+      return Flow::continue_loop;
+  }
+  return Flow::next;
+}
+
+Interpreter::Flow Interpreter::run_condition(const Statement& statement, const ScopePtr& scope) {
+  for (const auto& [condition, body] : statement.branches) {
+    if (truth(evaluate(*condition, scope))) return execute(body, scope);
+  }
+  return execute(statement.otherwise, scope);
+}
+
+bool Interpreter::accepts(const Statement& loop, const ScopePtr& scope, const Value& element) {
+  budget_.step();
+  const ScopePtr filter_scope = inner(scope);
+  assign(*loop.target, filter_scope, element);
+  return truth(evaluate(*loop.filter, filter_scope));
+}
+
+void Interpreter::run_loop(const Statement& statement, const ScopePtr& scope,
+                           const Value& iterable, int64_t depth) {
+  auto loop = std::make_shared<LoopObject>();
+  loop->interpreter = this;
+  loop->depth0 = depth;
+  loop->source = iterate(iterable);
+  loop->iterable = iterable;
+  if (statement.filter) {
+    auto filtered = std::make_shared<FilteredIterator>();
+    filtered->source = std::move(loop->source);
+    filtered->loop = &statement;
+    filtered->scope = scope;
+    loop->iterable = Value::object(Type::iterator, filtered);
+    loop->source = std::move(filtered);
+  }
+  if (statement.recursive) {
+    loop->statement = &statement;
+    loop->scope = scope;
+  }
+  const Value loop_value = Value::object(Type::loop, loop);
+  while (loop->advance()) {
+    budget_.step();
+    const ScopePtr pass = inner(scope);
+    pass->set(kLoop, loop_value);
+    assign(*statement.target, pass, *loop->current);
+    if (execute(statement.body, pass) == Flow::break_loop) break;
+  }
+  loop->scope.reset();
+  if (loop->index0 < 0) execute(statement.otherwise, inner(scope));
+}
+
+std::string Interpreter::recurse(const LoopObject& loop, const Value& iterable) {
+  const DepthGuard guard(budget_);
+  Capture capture(*this);
+  run_loop(*loop.statement, loop.scope, iterable, loop.depth0 + 1);
+  return std::move(capture.text);
+}
+
+std::string Interpreter::captured(const Body& body, const ScopePtr& scope) {
+  Capture capture(*this);
+  execute(body, scope);
+  return std::move(capture.text);
+}
+
+void Interpreter::run_set_block(const Statement& statement, const ScopePtr& scope) {
+  Value value = Value::string(captured(statement.body, inner(scope)));
+  if (statement.expression) value = evaluate_filter(*statement.expression, scope, &value);
+  assign(*statement.target, scope, value);
+}
+
+void Interpreter::run_filter_block(const Statement& statement, const ScopePtr& scope) {
+  const Value value = Value::string(captured(statement.body, inner(scope)));
+  write(to_text(evaluate_filter(*statement.expression, scope, &value), budget_));
+}
+
+void Interpreter::run_with(const Statement& statement, const ScopePtr& scope) {
+  const ScopePtr inside = inner(scope);
+  for (const auto& [target, value] : statement.assignments) {
+    assign(*target, inside, evaluate(*value, scope));
+  }
+  execute(statement.body, inside);
+}
+
+void Interpreter::run_generation(const Statement& statement, const ScopePtr& scope) {
+  // Where Jinja is while the block runs: it knows what has been printed, nothing of macros.
+  const size_t begin = text_.size();
+  const size_t place = generations_.size();
+  generations_.emplace_back();
+  const std::string text = captured(statement.body, inner(scope));
+  generations_[place] = {{begin, begin + text.size()}, text};
+  write(text);
+}
+
+void Interpreter::assign(const Expression& target, const ScopePtr& scope, const Value& value) {
+  switch (target.kind) {
+    case ExpressionKind::name:
+      scope->set(target.symbol, value);
+      return;
+    case ExpressionKind::member: {
+      const Value* space = scope->find(target.symbol);
+      const std::string& name = template_.names[static_cast<size_t>(target.symbol)];
+      if (!space) space = variables_.find(std::string_view(name));
+      if (!space || !space->is(Type::space)) {
+        throw TemplateError("TemplateRuntimeError",
+                            "cannot assign attribute on non-namespace object");
+      }
+      if (target.name.starts_with('_')) {
+        throw TemplateError("SecurityError",
+                            "Chat templates cannot store underscore-prefixed attributes on a "
+                            "namespace, but got " +
+                                quoted(target.name) + ". Please rename the attribute.");
+      }
+      budget_.take(sizeof(Value) * 2);
+      space->get<SpaceObject>().attributes.set(target.name, value);
+      return;
+    }
+    default: {
+      if (!iterable(value)) type_error("cannot unpack non-iterable " + type_name(value) + " object");
+      const auto iterator = iterate(value);
+      size_t count = 0;
+      for (const ExpressionPtr& item : target.items) {
+        const std::optional<Value> element = iterator->next(*this);
+        if (!element) {
+          throw TemplateError("ValueError", "not enough values to unpack (expected " +
+                                                std::to_string(target.items.size()) + ", got " +
+                                                std::to_string(count) + ")");
+        }
+        assign(*item, scope, *element);
+        ++count;
+      }
+      if (iterator->next(*this)) {
+        throw TemplateError("ValueError", "too many values to unpack (expected " +
+                                              std::to_string(count) + ")");
+      }
+    }
+  }
+}
+
+Rendering render(const Template& parsed, const DictObject& variables,
+                 const RenderOptions& options) {
+  return Interpreter(parsed, variables, options).run();
+}
+
+std::vector<Value> collect(Interpreter& interpreter, const Value& value) {
+  std::vector<Value> items;
+  const auto iterator = iterate(value);
+  while (std::optional<Value> item = iterator->next(interpreter)) {
+    interpreter.budget().take(sizeof(Value));
+    items.push_back(*std::move(item));
+  }
+  return items;
+}
+
+}  // namespace engine::jinja
