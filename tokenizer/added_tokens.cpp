@@ -134,7 +134,7 @@ void AddedTokens::split(std::string_view text, bool match_normalized, bool parse
       }
     }
     if (done < begin) segments->push_back({-1, text.substr(done, begin - done)});
-    segments->push_back({token.id, {}});
+    segments->push_back({token.id, text.substr(begin, end - begin)});
     done = end;
   }
   if (done < text.size()) segments->push_back({-1, text.substr(done)});

@@ -1,6 +1,7 @@
 // Finds out what a path holds and reads it.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -27,7 +28,10 @@ constexpr const char* kFileNames[] = {"tokenizer.json",
                                       "added_tokens.json",
                                       "tokenizer_config.json",
                                       "special_tokens_map.json",
-                                      "chat_template.jinja"};
+                                      "chat_template.jinja",
+                                      "chat_template.json"};
+
+constexpr const char* kChatTemplates = "additional_chat_templates";
 
 std::string read_file(const fs::path& path) {
   std::ifstream in(path, std::ios::binary | std::ios::ate);
@@ -46,6 +50,7 @@ class Directory {
     for (const char* name : kFileNames) {
       if (fs::is_regular_file(path / name)) files_.push_back({name, read_file(path / name)});
     }
+    read_chat_templates();
   }
   bool has(std::string_view name) const { return find(name) != nullptr; }
   const std::string& text(std::string_view name) const { return find(name)->contents; }
@@ -61,6 +66,19 @@ class Directory {
   std::vector<TokenizerFile> take_files() { return std::move(files_); }
 
  private:
+  // additional_chat_templates/NAME.jinja, by name.
+  void read_chat_templates() {
+    std::error_code ignored;
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(path_ / kChatTemplates, ignored)) {
+      if (entry.is_regular_file() && entry.path().extension() == ".jinja") {
+        names.push_back(std::string(kChatTemplates) + "/" + entry.path().filename().string());
+      }
+    }
+    std::sort(names.begin(), names.end());
+    for (const std::string& name : names) files_.push_back({name, read_file(path_ / name)});
+  }
+
   const TokenizerFile* find(std::string_view name) const {
     for (const TokenizerFile& file : files_) {
       if (file.name == name) return &file;

@@ -166,8 +166,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
   return ids;
 }
 
-void Tokenizer::encode(std::string_view text, EncodeOptions options,
-                       std::vector<int32_t>* ids) const {
+void Tokenizer::encode(std::string_view text, EncodeOptions options, std::vector<int32_t>* ids,
+                       std::vector<EncodedPart>* text_parts) const {
   const size_t invalid = tokenizer::find_invalid_utf8(text);
   if (invalid != std::string_view::npos) {
     throw Error(ExitCode::data, "TOK-UTF8",
@@ -187,11 +187,17 @@ void Tokenizer::encode(std::string_view text, EncodeOptions options,
     parts.added_tokens.split(text, /*match_normalized=*/false, options.parse_special_tokens,
                              &scratch.segments);
     for (const Segment& segment : scratch.segments) {
+      const size_t first = ids->size();
       if (segment.id >= 0) {
         ids->push_back(segment.id);
       } else {
-        state_->encode_text({segment.text, segment.text.data() == text.data()},
-                            options.parse_special_tokens, scratch, ids);
+        const bool at_start = options.at_text_start && segment.text.data() == text.data();
+        state_->encode_text({segment.text, at_start}, options.parse_special_tokens, scratch, ids);
+      }
+      if (text_parts) {
+        const auto begin = static_cast<size_t>(segment.text.data() - text.data());
+        text_parts->push_back(
+            {begin, begin + segment.text.size(), first, ids->size(), segment.id >= 0});
       }
     }
   }
@@ -253,6 +259,7 @@ void Tokenizer::save(const std::filesystem::path& directory) const {
   std::filesystem::create_directories(directory, error);
   for (const TokenizerFile& file : files()) {
     const std::filesystem::path path = directory / file.name;
+    std::filesystem::create_directories(path.parent_path(), error);
     std::ofstream out(path, std::ios::binary);
     out.write(file.contents.data(), static_cast<std::streamsize>(file.contents.size()));
     out.close();

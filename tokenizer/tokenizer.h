@@ -24,6 +24,17 @@ struct EncodeOptions {
   // Recognise special tokens written in the text; false reads "<|eot_id|>" as plain characters
   // (for text that users may write).
   bool parse_special_tokens = true;
+  // `text` begins a text. False: it is the rest of one, and nothing is put before its first word
+  // (sentencepiece models put a space there).
+  bool at_text_start = true;
+};
+
+// A stretch of a text that was encoded on its own, whatever stands around it: one added token, or
+// what lies between two. Bytes of the text, places in the list of ids.
+struct EncodedPart {
+  size_t text_begin = 0, text_end = 0;
+  size_t ids_begin = 0, ids_end = 0;
+  bool is_added_token = false;
 };
 
 // Ids of tokens with a meaning of their own; nothing where the files name none.
@@ -38,7 +49,7 @@ struct SpecialToken {
 
 // A file the tokenizer was read from, kept to be written beside checkpoints byte for byte.
 struct TokenizerFile {
-  std::string name;  // without directory
+  std::string name;  // within the directory, e.g. "tokenizer.json"
   std::string contents;
 };
 
@@ -75,8 +86,10 @@ class Tokenizer {
   // Throws TOK-UTF8 (exit code `data`), naming the byte offset, if `text` is not valid UTF-8:
   // replacing bytes silently would train on text nobody wrote.
   std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
-  // The same, appended to `*ids`.
-  void encode(std::string_view text, EncodeOptions options, std::vector<int32_t>* ids) const;
+  // The same, appended to `*ids`. `parts`, unless null, receives the stretches of text in order;
+  // the ids that add_special_tokens puts around the text belong to none.
+  void encode(std::string_view text, EncodeOptions options, std::vector<int32_t>* ids,
+              std::vector<EncodedPart>* parts = nullptr) const;
 
   // Ids outside the vocabulary (the padding rows of an embedding) decode to nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;

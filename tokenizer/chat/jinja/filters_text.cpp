@@ -134,7 +134,8 @@ FILTER(filter_indent) {
 
 FILTER(filter_truncate) {
   const Arguments arguments(name, call, {"length", "killwords", "end", "leeway"});
-  if (!input.is_string()) type_error("object of type '" + type_name(input) + "' has no len()");
+  const auto size = length(input);
+  if (!size) type_error("object of type '" + type_name(input) + "' has no len()");
   const int64_t limit = arguments.integer(0, 255);
   const std::string end = arguments.has(2) ? arguments.text(2) : "...";
   const int64_t leeway = arguments.at(3).is_none() ? 5 : arguments.integer(3, 5);
@@ -143,8 +144,9 @@ FILTER(filter_truncate) {
     throw TemplateError("AssertionError", fmt::format("expected length >= {}, got {}",
                                                       count_characters(end), limit));
   }
+  if (*size <= limit + leeway) return input;
+  if (!input.is_string()) type_error("a " + type_name(input) + " cannot be truncated");
   interpreter.budget().take(input.text().size());
-  if (*length(input) <= limit + leeway) return input;
   const std::string_view text = input.text();
   std::string_view part = text.substr(0, character_offset(text, kept));
   if (!arguments.boolean(1, false)) {

@@ -132,6 +132,7 @@ Interpreter::Flow Interpreter::execute(const Statement& statement, const ScopePt
       run_loop(statement, scope, evaluate(*statement.expression, scope), 0);
       break;
     case StatementKind::set:
+      check_members(*statement.target, scope);
       assign(*statement.target, scope, evaluate(*statement.expression, scope));
       break;
     case StatementKind::set_block:
@@ -247,19 +248,27 @@ void Interpreter::run_generation(const Statement& statement, const ScopePtr& sco
   write(text);
 }
 
+SpaceObject& Interpreter::namespace_of(const Expression& member, const ScopePtr& scope) {
+  const Value* space = scope->find(member.symbol);
+  if (!space) space = variables_.find(template_.names[static_cast<size_t>(member.symbol)]);
+  if (!space || !space->is(Type::space)) {
+    throw TemplateError("TemplateRuntimeError", "cannot assign attribute on non-namespace object");
+  }
+  return space->get<SpaceObject>();
+}
+
+// Before the value is computed, as Jinja does.
+void Interpreter::check_members(const Expression& target, const ScopePtr& scope) {
+  if (target.kind == ExpressionKind::member) namespace_of(target, scope);
+  for (const ExpressionPtr& item : target.items) check_members(*item, scope);
+}
+
 void Interpreter::assign(const Expression& target, const ScopePtr& scope, const Value& value) {
   switch (target.kind) {
     case ExpressionKind::name:
       scope->set(target.symbol, value);
       return;
-    case ExpressionKind::member: {
-      const Value* space = scope->find(target.symbol);
-      const std::string& name = template_.names[static_cast<size_t>(target.symbol)];
-      if (!space) space = variables_.find(std::string_view(name));
-      if (!space || !space->is(Type::space)) {
-        throw TemplateError("TemplateRuntimeError",
-                            "cannot assign attribute on non-namespace object");
-      }
+    case ExpressionKind::member:
       if (target.name.starts_with('_')) {
         throw TemplateError("SecurityError",
                             "Chat templates cannot store underscore-prefixed attributes on a "
@@ -267,9 +276,8 @@ void Interpreter::assign(const Expression& target, const ScopePtr& scope, const 
                                 quoted(target.name) + ". Please rename the attribute.");
       }
       budget_.take(sizeof(Value) * 2);
-      space->get<SpaceObject>().attributes.set(target.name, value);
+      namespace_of(target, scope).attributes.set(target.name, value);
       return;
-    }
     default: {
       if (!iterable(value)) type_error("cannot unpack non-iterable " + type_name(value) + " object");
       const auto iterator = iterate(value);

@@ -82,6 +82,8 @@ class Interpreter {
   void run_generation(const Statement& statement, const ScopePtr& scope);
   std::string captured(const Body& body, const ScopePtr& scope);
   std::string recurse(const LoopObject& loop, const Value& iterable);
+  SpaceObject& namespace_of(const Expression& member, const ScopePtr& scope);
+  void check_members(const Expression& target, const ScopePtr& scope);
   void assign(const Expression& target, const ScopePtr& scope, const Value& value);
   void write(std::string_view text);
 

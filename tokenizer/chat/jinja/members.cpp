@@ -122,11 +122,13 @@ Value get_attribute(Interpreter& interpreter, const Value& object, const std::st
 
 Value get_slice(Interpreter& interpreter, const Value& object, const Slice& slice) {
   if (object.is_undefined()) fail_undefined(object);
-  const auto acceptable = [](const Value& value) { return value.is_none() || value.is_integral(); };
-  const bool sliceable = object.is_string() || object.is_sequence() || object.is(Type::range);
-  if (!sliceable || !acceptable(slice.start) || !acceptable(slice.stop) ||
-      !acceptable(slice.step)) {
-    return Value::undefined(object_name(object) + " has no element slice");
+  if (object.is_dict()) type_error("unhashable type: 'slice'");
+  if (!object.is_string() && !object.is_sequence() && !object.is(Type::range)) {
+    type_error("'" + type_name(object) + "' object is not subscriptable");
+  }
+  for (const Value* bound : {&slice.start, &slice.stop, &slice.step}) {
+    if (bound->is_none() || bound->is_integral()) continue;
+    type_error("slice indices must be integers or None or have an __index__ method");
   }
   const int64_t step = slice.step.is_none() ? 1 : slice.step.as_integer();
   if (step == 0) throw TemplateError("ValueError", "slice step cannot be zero");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tokenizer/chat/jinja/check_builtins.h"
 #include "tokenizer/chat/jinja/parser_base.h"
 #include "tokenizer/chat/jinja/print.h"
 
@@ -15,6 +16,7 @@ class TemplateParser : public ExpressionParser {
   Template run() {
     Template result;
     result.body = parse_body({});
+    check_builtins(result.body);
     result.names = std::move(names_);
     result.has_generation = has_generation_;
     return result;
