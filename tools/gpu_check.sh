@@ -81,6 +81,12 @@ kernel_tests() { "$folder/tests/kernels/kernels_test" --gtest_filter='*/cuda*'; 
 # One line per assumption. Where a barrier behaves otherwise than assumed, a kernel hangs.
 assumptions() { timeout 120 "$folder/tests/kernels/hardware/hardware_test" --device cuda; }
 
+# The same bits a hundred times, beside copies that keep the memory busy.
+repeated_tests() {
+  ENGINE_TEST_REPETITIONS=100 "$folder/tests/kernels/kernels_test" \
+    --gtest_filter='*SameBitsOnAnyThreadCount*/cuda*'
+}
+
 # The sanitizer slows kernels down by one or two orders: the small cases of every operation.
 sanitize() {
   compute-sanitizer --tool "$1" --error-exitcode 1 --launch-timeout 120 \
@@ -117,6 +123,7 @@ fi
 if wanted tests; then
   step assumptions assumptions
   step tests-kernels kernel_tests
+  step tests-100-times repeated_tests
   step tests-all run_tests
 fi
 if wanted sanitizer; then

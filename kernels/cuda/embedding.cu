@@ -4,8 +4,7 @@
 // the gradient rows of the tokens that occur read and written once (4 bytes per element each way).
 //
 // The backward is deterministic without floating-point atomics:
-//   1. The tokens are sorted by id, stably, by one block: a radix sort of 9 bits per pass (two for
-//      262144 ids). Its time is that of a few launches, and grows with the tokens only.
+//   1. The tokens are sorted by id, stably (embedding/sort.cu).
 //   2. A warp sums 32 neighbours of the sorted order for 256 columns, and adds every run of equal
 //      ids to its row of the table, except the rest of a run that began before: that sum is stored.
 //   3. Those rests are added, in order, to the row of their run.
@@ -14,6 +13,7 @@
 #include "kernels/cuda/device/eight.h"
 #include "kernels/cuda/device/launch.h"
 #include "kernels/cuda/device/warp.h"
+#include "kernels/cuda/embedding/sort.h"
 
 namespace engine::kernels::ENGINE_GPU {
 namespace {
@@ -50,117 +50,6 @@ __global__ void __launch_bounds__(kThreads) embedding_forward_kernel(const Looku
     for (int j = 0; j < 8; ++j) x[j] = rounded_to<O>(x[j]) + position[j];
   }
   store_eight(static_cast<O*>(e.out) + token * e.hidden + i, x, valid, p.whole);
-}
-
-// --- Backward: the sort ------------------------------------------------------------------------
-
-constexpr int kSortThreads = 1024, kSortWarps = kSortThreads / kWarp;
-constexpr int kDigitBits = 9, kDigits = 1 << kDigitBits;
-
-// The row of a table, and the token that names it.
-using Entry = Vector<int32_t, 2>;
-
-struct Sort {
-  const int32_t* rows;    // [count]
-  Entry *first, *second;  // [count] each: what passes 0, 2, ... and 1, 3, ... write
-  int passes;
-
-  Entry* sorted() const { return passes % 2 == 1 ? first : second; }
-};
-struct Sorts {
-  Sort sort[2];  // of one block each
-  int64_t count;
-};
-
-// Lanes whose digit is this lane's, among those of `lanes`.
-ENGINE_DEVICE uint32_t lanes_of_digit(int digit, uint32_t lanes) {
-#pragma unroll
-  for (int bit = 0; bit < kDigitBits; ++bit) {
-    const bool set = digit >> bit & 1;
-    const uint32_t with = ballot(set);
-    lanes &= set ? with : ~with;
-  }
-  return lanes;
-}
-
-// Stable: every warp has a run of the entries, and they keep their order within a digit.
-__global__ void __launch_bounds__(kSortThreads) sort_tokens_kernel(const Sorts p) {
-  SharedMemory shared;
-  const Shared<int32_t> counts = shared.take<int32_t>(kSortWarps * kDigits);
-  const Shared<int32_t> starts = shared.take<int32_t>(kDigits);
-  const Shared<int32_t> warp_sums = shared.take<int32_t>(kWarp);
-  const Sort sort = blockIdx.x == 0 ? p.sort[0] : p.sort[1];
-  const int thread = static_cast<int>(threadIdx.x), lane = lane_index(), warp = warp_index();
-  const Shared<int32_t> own_counts = counts + warp * kDigits;
-  const int64_t per_warp = ceil_div<int64_t>(p.count, kSortThreads) * kWarp;
-  const int64_t begin = warp * per_warp;
-  const int64_t end = begin + per_warp < p.count ? begin + per_warp : p.count;
-
-  for (int pass = 0; pass < sort.passes; ++pass) {
-    const Entry* const from = pass % 2 == 1 ? sort.first : sort.second;
-    Entry* const to = pass % 2 == 1 ? sort.second : sort.first;
-    const auto entry = [&](int64_t i) {
-      if (pass > 0) return load_vector<2>(from[i].element);
-      Entry first;
-      first[0] = load(sort.rows + i);
-      first[1] = static_cast<int32_t>(i);
-      return first;
-    };
-    const auto digit_of = [&](const Entry& e) {
-      return static_cast<int>(static_cast<uint32_t>(e[0]) >> (pass * kDigitBits)) & (kDigits - 1);
-    };
-    for (int i = thread; i < kSortWarps * kDigits; i += kSortThreads) store(counts + i, 0);
-    sync_threads();
-#pragma unroll 4
-    for (int64_t i = begin + lane; i < end; i += kWarp) {
-      atomic_add(own_counts + digit_of(entry(i)), 1);
-    }
-    sync_threads();
-
-    // Where each digit starts, and each warp's entries in it.
-    int total = 0;
-    if (thread < kDigits) {
-      for (int w = 0; w < kSortWarps; ++w) {
-        const Shared<int32_t> at = counts + w * kDigits + thread;
-        const int32_t count = load(at);
-        store(at, total);
-        total += count;
-      }
-    }
-    int up_to = total;  // of the digits of this warp up to this lane's
-    for (int delta = 1; delta < kWarp; delta *= 2) {
-      const int below = shuffle_up(up_to, delta);
-      if (lane >= delta) up_to += below;
-    }
-    if (lane == kWarp - 1) store(warp_sums + warp, up_to);
-    sync_threads();
-    if (thread < kDigits) {
-      int start = up_to - total;
-      for (int w = 0; w < warp; ++w) start += load(warp_sums + w);
-      store(starts + thread, start);
-    }
-    sync_threads();
-
-    Entry next{};  // on its way while the one before finds its place
-    if (begin + lane < end) next = entry(begin + lane);
-    for (int64_t first = begin; first < end; first += kWarp) {
-      const bool exists = first + lane < end;
-      const Entry e = next;
-      if (first + kWarp + lane < end) next = entry(first + kWarp + lane);
-      const int digit = digit_of(e);
-      const uint32_t all = ballot(exists), same = lanes_of_digit(digit, all);
-      const int rank = count_bits(same & ((1u << lane) - 1));
-      int32_t before = 0;
-      if (exists) {
-        before = load(own_counts + digit);
-        store_vector(to[load(starts + digit) + before + rank].element, e);
-      }
-      sync_warp();
-      if (exists && rank == 0) store(own_counts + digit, before + count_bits(same));
-      sync_warp();
-    }
-    sync_threads();
-  }
 }
 
 // --- Backward: the sums ------------------------------------------------------------------------
@@ -273,17 +162,6 @@ __global__ void __launch_bounds__(kSumWarps* kWarp) add_rests_kernel(const Sums 
 
 // --- Host --------------------------------------------------------------------------------------
 
-int passes_of(int64_t rows) {
-  int passes = 1;
-  while (rows > int64_t{1} << (passes * kDigitBits)) ++passes;
-  return passes;
-}
-
-// One buffer of a sort, in bytes that keep what follows aligned.
-size_t buffer_bytes(int64_t tokens) {
-  return static_cast<size_t>(ceil_div<int64_t>(tokens, 2) * 2) * sizeof(Entry);
-}
-
 template <typename T>
 void launch_forward(Stream stream, const Lookup& lookup) {
   const int64_t items = lookup.embedding.tokens * lookup.pieces;
@@ -318,8 +196,8 @@ void embedding_forward(Stream stream, const EmbeddingForward& arguments) {
 
 size_t embedding_backward_workspace(int64_t tokens, int64_t hidden, int64_t,
                                     int64_t position_rows) {
-  const size_t buffers = (position_rows > 0 ? 4 : 2) * buffer_bytes(tokens);
-  return buffers + static_cast<size_t>(ceil_div<int64_t>(tokens, kPiece) * hidden) * sizeof(float);
+  const size_t sorts = (position_rows > 0 ? 2 : 1) * token_sort_workspace(tokens);
+  return sorts + static_cast<size_t>(ceil_div<int64_t>(tokens, kPiece) * hidden) * sizeof(float);
 }
 
 void embedding_backward(Stream stream, const EmbeddingBackward& arguments) {
@@ -344,24 +222,12 @@ void embedding_backward(Stream stream, const EmbeddingBackward& arguments) {
   if (count == 0) return;
 
   auto* workspace = static_cast<std::byte*>(arguments.workspace);
-  Sorts sorts{.count = arguments.tokens};
+  TokenSort sorts[kMostTokenSorts];
   for (int i = 0; i < count; ++i) {
-    sorts.sort[i].rows = tables[i].rows;
-    sorts.sort[i].passes = passes_of(tables[i].num_rows);
-    for (Entry** buffer : {&sorts.sort[i].first, &sorts.sort[i].second}) {
-      *buffer = reinterpret_cast<Entry*>(workspace);
-      workspace += buffer_bytes(arguments.tokens);
-    }
+    sorts[i] = {tables[i].rows, tables[i].num_rows, workspace};
+    workspace += token_sort_workspace(arguments.tokens);
   }
-  launch(stream, "embedding_backward, sort", sort_tokens_kernel,
-         {.grid = {static_cast<unsigned>(count)},
-          .block = {kSortThreads},
-          .shared_bytes = SharedSize()
-                              .take<int32_t>(kSortWarps * kDigits)
-                              .take<int32_t>(kDigits)
-                              .take<int32_t>(kWarp)
-                              .bytes()},
-         sorts);
+  sort_tokens(stream, arguments.tokens, {sorts, static_cast<size_t>(count)});
 
   const int64_t slices = ceil_div<int64_t>(arguments.hidden, kColumns);
   const int64_t warps = slices < kSumWarps ? slices : kSumWarps;
@@ -370,7 +236,7 @@ void embedding_backward(Stream stream, const EmbeddingBackward& arguments) {
                static_cast<unsigned>(ceil_div(slices, warps))},
       .block = {static_cast<unsigned>(warps * kWarp)}};
   for (int i = 0; i < count; ++i) {
-    const Sums sums{.sorted = sorts.sort[i].sorted(),
+    const Sums sums{.sorted = sorted_tokens(sorts[i], arguments.tokens),
                     .tokens = arguments.tokens,
                     .hidden = arguments.hidden,
                     .d_out = arguments.d_out,

@@ -18,6 +18,7 @@ set(ENGINE_GPU_KERNELS
   dropout.cu
   elementwise.cu
   embedding.cu
+  embedding/sort.cu
   matmul.cu
   matmul/fma.cu
   matmul/mma.cu

@@ -152,7 +152,7 @@ TEST_P(ActivationTest, SameBitsOnAnyThreadCount) {
     return bytes_of({&y, &dx});
   };
   expect_same_on_any_thread_count(body);
-  expect_repeatable(body);
+  expect_repeatable(stream(), body);
 }
 
 }  // namespace

@@ -340,14 +340,19 @@ TEST_P(CrossEntropyTest, NoTokens) {
 TEST_P(CrossEntropyTest, SameBitsOnAnyThreadCount) {
   Random random(5);
   for (DType dtype : kFloats) {
-    const Case c{70, 40, 1100, 32, true, true, dtype};
-    const Values hidden = random.normal(c.tokens * c.hidden_size, dtype);
-    const Values weight = random.normal(c.vocab_size * c.hidden_size, dtype);
-    const Values targets = some_targets(random, c.tokens, c.vocab_size);
-    const Values before(static_cast<size_t>(c.vocab_size * c.hidden_size), 0.0);
-    const auto body = [&] { return run_fused(stream(), c, hidden, weight, targets, before).bytes; };
-    expect_same_on_any_thread_count(body);
-    expect_repeatable(body);
+    std::vector<Case> cases = {{70, 40, 1100, 32, true, true, dtype}};
+    if (on_gpu()) cases.push_back({600, 256, 16000, 320, true, true, dtype});
+    for (const Case& c : cases) {
+      const Values hidden = random.normal(c.tokens * c.hidden_size, dtype);
+      const Values weight = random.normal(c.vocab_size * c.hidden_size, dtype);
+      const Values targets = some_targets(random, c.tokens, c.vocab_size);
+      const Values before(static_cast<size_t>(c.vocab_size * c.hidden_size), 0.0);
+      const auto body = [&] {
+        return run_fused(stream(), c, hidden, weight, targets, before).bytes;
+      };
+      expect_same_on_any_thread_count(body);
+      expect_repeatable(stream(), body);
+    }
   }
 }
 

@@ -134,7 +134,7 @@ TEST_P(DropoutTest, SameBitsOnAnyThreadCount) {
     return x.bytes();
   };
   expect_same_on_any_thread_count(body);
-  expect_repeatable(body);
+  expect_repeatable(stream(), body);
 }
 
 TEST_P(DropoutTest, RefusesOtherProbabilities) {

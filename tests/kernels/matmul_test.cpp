@@ -407,29 +407,43 @@ TEST_P(MatmulTest, EmptySizes) {
 }
 
 TEST_P(MatmulTest, SameBitsOnAnyThreadCount) {
+  struct Shape {
+    int64_t m, n, k;
+    bool transpose_a, transpose_b;
+  };
+  std::vector<Shape> shapes = {{131, 205, 1000, false, true}, {136, 264, 520, true, false}};
+  if (stream().device == DeviceType::cuda) {
+    for (const bool transpose_a : {false, true}) {
+      for (const bool transpose_b : {false, true}) {
+        shapes.push_back({2056, 3000, 1032, transpose_a, transpose_b});
+      }
+    }
+  }
   Random random(6);
   for (DType input : kFloats) {
     for (DType output : kFloats) {
-      const int64_t m = 131, n = 205, k = 1000;
-      DeviceArray a(stream(), input, random.normal(m * k, input));
-      DeviceArray b(stream(), input, random.normal(n * k, input));
-      const Values before = random.normal(m * n, output);
-      const auto body = [&] {
-        DeviceArray d(stream(), output, before);
-        ops().matmul(stream(), {.a = a.data(),
-                                .b = b.data(),
-                                .d = d.data(),
-                                .m = m,
-                                .n = n,
-                                .k = k,
-                                .transpose_b = true,
-                                .accumulate = true,
-                                .input_dtype = input,
-                                .output_dtype = output});
-        return d.bytes();
-      };
-      expect_same_on_any_thread_count(body);
-      expect_repeatable(body);
+      for (const auto& [m, n, k, transpose_a, transpose_b] : shapes) {
+        DeviceArray a(stream(), input, random.normal(m * k, input));
+        DeviceArray b(stream(), input, random.normal(n * k, input));
+        const Values before = random.normal(m * n, output);
+        const auto body = [&, m = m, n = n, k = k, ta = transpose_a, tb = transpose_b] {
+          DeviceArray d(stream(), output, before);
+          ops().matmul(stream(), {.a = a.data(),
+                                  .b = b.data(),
+                                  .d = d.data(),
+                                  .m = m,
+                                  .n = n,
+                                  .k = k,
+                                  .transpose_a = ta,
+                                  .transpose_b = tb,
+                                  .accumulate = true,
+                                  .input_dtype = input,
+                                  .output_dtype = output});
+          return d.bytes();
+        };
+        expect_same_on_any_thread_count(body);
+        expect_repeatable(stream(), body);
+      }
     }
   }
 }

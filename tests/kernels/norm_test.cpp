@@ -1,5 +1,7 @@
 #include <cmath>
 
+#include "kernels/simt/counters.h"
+#include "kernels/simt/launch.h"
 #include "tests/kernels/reference/norm.h"
 
 namespace engine::kernels::testing {
@@ -388,36 +390,84 @@ TEST(NormReference, BackwardIsTheGradient) {
 
 TEST_P(NormTest, SameBitsOnAnyThreadCount) {
   Random random(4);
-  const Types types{DType::bf16, DType::f32};
-  const auto in = inputs(NormKind::layer_norm, 301, 257, types.compute, random);
-  const Data d = data(in, types, random);
-  const int64_t count = in.tokens * in.hidden;
-  const auto body = [&] {
-    DeviceArray weight(stream(), types.compute, in.weight);
-    DeviceArray bias(stream(), types.compute, in.bias), delta(stream(), types.compute, d.delta);
-    DeviceArray x(stream(), types.residual, d.x), y(stream(), types.compute, count);
-    DeviceArray mean(stream(), DType::f32, in.tokens), rstd(stream(), DType::f32, in.tokens);
-    NormForward forward = forward_arguments(in, types);
-    forward.residual_out = x.data();
-    forward.x = x.data();
-    forward.delta = delta.data();
-    forward.weight = weight.data();
-    forward.bias = bias.data();
-    forward.y = y.data();
-    forward.mean = mean.as<float>();
-    forward.rstd = rstd.as<float>();
-    ops().norm_forward(stream(), forward);
-    DeviceArray dy(stream(), types.compute, d.dy), dx(stream(), types.residual, d.d_residual);
-    DeviceArray d_weight(stream(), DType::f32, Values(in.hidden));
-    DeviceArray d_bias(stream(), DType::f32, Values(in.hidden));
-    DeviceArray workspace(
-        stream(), DType::u8,
-        static_cast<int64_t>(ops().norm_backward_workspace(in.tokens, in.hidden)));
+  // odd rows, whole vectors in several rows of a block, and rows longer than a block's registers
+  std::vector<std::pair<int64_t, int64_t>> shapes = {{301, 257}, {70, 520}, {9, 8200}};
+  if (on_gpu()) shapes.insert(shapes.end(), {{8192, 2048}, {600, 12288}});
+  for (const auto& [tokens, hidden] : shapes) {
+    const Types types{DType::bf16, DType::f32};
+    const auto in = inputs(NormKind::layer_norm, tokens, hidden, types.compute, random);
+    const Data d = data(in, types, random);
+    const int64_t count = in.tokens * in.hidden;
+    const auto body = [&] {
+      DeviceArray weight(stream(), types.compute, in.weight);
+      DeviceArray bias(stream(), types.compute, in.bias), delta(stream(), types.compute, d.delta);
+      DeviceArray x(stream(), types.residual, d.x), y(stream(), types.compute, count);
+      DeviceArray mean(stream(), DType::f32, in.tokens), rstd(stream(), DType::f32, in.tokens);
+      NormForward forward = forward_arguments(in, types);
+      forward.residual_out = x.data();
+      forward.x = x.data();
+      forward.delta = delta.data();
+      forward.weight = weight.data();
+      forward.bias = bias.data();
+      forward.y = y.data();
+      forward.mean = mean.as<float>();
+      forward.rstd = rstd.as<float>();
+      ops().norm_forward(stream(), forward);
+      DeviceArray dy(stream(), types.compute, d.dy), dx(stream(), types.residual, d.d_residual);
+      DeviceArray d_weight(stream(), DType::f32, Values(in.hidden));
+      DeviceArray d_bias(stream(), DType::f32, Values(in.hidden));
+      DeviceArray workspace(
+          stream(), DType::u8,
+          static_cast<int64_t>(ops().norm_backward_workspace(in.tokens, in.hidden)));
+      ops().norm_backward(stream(), {.kind = in.kind,
+                                     .tokens = in.tokens,
+                                     .hidden = in.hidden,
+                                     .dy = dy.data(),
+                                     .d_residual = dx.data(),
+                                     .x = x.data(),
+                                     .weight = weight.data(),
+                                     .mean = mean.as<float>(),
+                                     .rstd = rstd.as<float>(),
+                                     .dx = dx.data(),
+                                     .d_weight = d_weight.as<float>(),
+                                     .d_bias = d_bias.as<float>(),
+                                     .workspace = workspace.data(),
+                                     .compute_dtype = types.compute,
+                                     .residual_dtype = types.residual});
+      return bytes_of({&x, &y, &mean, &rstd, &dx, &d_weight, &d_bias});
+    };
+    expect_same_on_any_thread_count(body);
+    expect_repeatable(stream(), body);
+  }
+}
+
+// What the software GPU counts: shared memory without bank conflicts, whole sectors of device
+// memory, and no value more often than it must.
+TEST_P(NormTest, BackwardDoesNoMoreThanItMust) {
+  if (!simulated()) return;
+  // Lanes in order: the accesses of a warp can be put together only so.
+  const simt::Schedule before = simt::current_schedule();
+  simt::set_schedule({});
+  const Types types{DType::bf16, DType::bf16};
+  for (const auto& [tokens, hidden] :
+       {std::pair<int64_t, int64_t>{200, 128}, {150, 520}, {40, 2048}, {12, 8192}, {12, 8200}}) {
+    SCOPED_TRACE("hidden " + std::to_string(hidden));
+    Random random(7);
+    const auto in = inputs(NormKind::layer_norm, tokens, hidden, types.compute, random);
+    const Data d = data(in, types, random);
+    DeviceArray weight(stream(), types.compute, in.weight), x(stream(), types.residual, d.x);
+    DeviceArray dy(stream(), types.compute, d.dy), dx(stream(), types.residual, tokens * hidden);
+    DeviceArray mean(stream(), DType::f32, Values(tokens)),
+        rstd(stream(), DType::f32, Values(tokens));
+    DeviceArray d_weight(stream(), DType::f32, Values(hidden)),
+        d_bias(stream(), DType::f32, Values(hidden));
+    DeviceArray workspace(stream(), DType::u8,
+                          static_cast<int64_t>(ops().norm_backward_workspace(tokens, hidden)));
+    simt::start_counting();
     ops().norm_backward(stream(), {.kind = in.kind,
-                                   .tokens = in.tokens,
-                                   .hidden = in.hidden,
+                                   .tokens = tokens,
+                                   .hidden = hidden,
                                    .dy = dy.data(),
-                                   .d_residual = dx.data(),
                                    .x = x.data(),
                                    .weight = weight.data(),
                                    .mean = mean.as<float>(),
@@ -428,10 +478,19 @@ TEST_P(NormTest, SameBitsOnAnyThreadCount) {
                                    .workspace = workspace.data(),
                                    .compute_dtype = types.compute,
                                    .residual_dtype = types.residual});
-    return bytes_of({&x, &y, &mean, &rstd, &dx, &d_weight, &d_bias});
-  };
-  expect_same_on_any_thread_count(body);
-  expect_repeatable(body);
+    for (const auto& [kernel, work] : simt::stop_counting()) {
+      EXPECT_LT(work.shared_conflicts(), 1.05) << kernel;
+      // the parts of a row that fills a block are stored in halves of sectors: few rows here
+      EXPECT_GT(work.global_efficiency(), 0.78) << kernel;
+      if (kernel.find("sum of parts") != std::string::npos) continue;
+      // dy, x and dx once: 6 bytes; longer rows come a second time from L1 for dx. Parts: 8 bytes
+      // per column, of at least four rows. Weights, mean and rstd are shared by many.
+      const double bytes =
+          32.0 * static_cast<double>(work.global_read_sectors + work.global_write_sectors);
+      EXPECT_LT(bytes, 14.5 * static_cast<double>(tokens * hidden)) << kernel;
+    }
+  }
+  simt::set_schedule(before);
 }
 
 }  // namespace

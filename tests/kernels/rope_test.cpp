@@ -113,7 +113,7 @@ TEST_P(RopeTest, SameBitsOnAnyThreadCount) {
     return y.bytes();
   };
   expect_same_on_any_thread_count(body);
-  expect_repeatable(body);
+  expect_repeatable(stream(), body);
 }
 
 }  // namespace

@@ -32,6 +32,8 @@ class KernelTest : public ::testing::TestWithParam<DeviceType> {
   const Operations& ops() const { return operations(GetParam()); }
   // The software GPU is some hundred times slower: fewer or smaller cases, never other checks.
   bool simulated() const { return GetParam() == DeviceType::simt; }
+  // A GPU: cases that fill it, where the order of blocks could matter.
+  bool on_gpu() const { return GetParam() == DeviceType::cuda; }
 };
 
 #define ENGINE_KERNEL_TEST_SUITE(Suite)                                                \
@@ -116,8 +118,9 @@ double dot(const Values& a, const Values& b);
 // body's bytes under 1, 2, 3 and 5 OpenMP threads are the same.
 using Bytes = std::vector<std::byte>;
 void expect_same_on_any_thread_count(const std::function<Bytes()>& body);
-// body's bytes are the same in every repetition, on the software GPU under any schedule.
-void expect_repeatable(const std::function<Bytes()>& body, int repetitions = 5);
+// body's bytes are the same in every repetition: on the software GPU under any schedule, on a GPU
+// beside copies that keep its memory busy. Five of them, or what ENGINE_TEST_REPETITIONS says.
+void expect_repeatable(const Stream& stream, const std::function<Bytes()>& body);
 // Bytes of several arrays, one after the other.
 Bytes bytes_of(std::initializer_list<const DeviceArray*> arrays);
 

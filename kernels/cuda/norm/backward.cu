@@ -1,7 +1,9 @@
 // The gradients of the norms.
 //
 // Each block goes over a run of rows and sums its part of the weight's gradient, in registers; a
-// second kernel adds the parts in order. The runs depend on the shape alone.
+// second kernel adds the parts in order. The runs depend on the shape alone, and so do the bits:
+// not on the GPU. Rows that the registers of a block do not hold (row.h) take two kernels, one of
+// which sums columns and one of which makes dx: they read dy and x twice.
 #include "kernels/cuda/norm/row.h"
 
 namespace engine::kernels::ENGINE_GPU {
@@ -9,7 +11,9 @@ namespace {
 
 using namespace norm_rows;
 
-constexpr int64_t kMaxParts = 264;  // two blocks on each of 132 multiprocessors
+// Two blocks on each of the 132 multiprocessors of an H100 or H200: one wave there. GPUs with fewer
+// have a second, shorter one, in which each block has more of the memory's bandwidth to itself.
+constexpr int64_t kMaxParts = 264;
 
 int64_t rows_of_part(int64_t tokens, int64_t hidden) {
   const int64_t rows = row_shape(hidden).rows;
@@ -29,7 +33,9 @@ struct Backward {
   float* bias_parts;
 };
 
-// Adds the columns that the rows of a block summed apart, in order, and stores them in `part`.
+// Adds the columns that the rows of a block summed apart, in order, and stores them in `part`. In
+// shared memory the first halves of all pieces come first: neighbouring threads, neighbouring
+// banks.
 template <int K>
 ENGINE_DEVICE void store_part(float (&sum)[K][8], const RowShape& shape, float* part,
                               Shared<float> total) {
@@ -53,7 +59,7 @@ ENGINE_DEVICE void store_part(float (&sum)[K][8], const RowShape& shape, float* 
         if (piece < shape.pieces) {
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
-            const Shared<float> to = total + piece * 8 + half * 4;
+            const Shared<float> to = total + (half * shape.pieces + piece) * 4;
             Vector<float, 4> v;
 #pragma unroll
             for (int j = 0; j < 4; ++j) v[j] = sum[k][half * 4 + j];
@@ -174,71 +180,85 @@ __global__ void __launch_bounds__(kMaxThreads) norm_backward_kernel(const Backwa
   if (p.bias_parts) store_part(bias_sum, p.shape, p.bias_parts + part, total);
 }
 
-// Any row: one at a time in a block, its parts of the weight's gradient in memory.
+// Any row, dx: one in a block.
 template <typename C, typename R>
 __global__ void __launch_bounds__(kMaxThreads) norm_backward_any_kernel(const Backward p) {
   const NormBackward& norm = p.norm;
   const Kind kind(norm.kind);
   SharedMemory shared;
   RowSum row_sum(shared, static_cast<int>(blockDim.x));
-  const int64_t hidden = norm.hidden;
-  const int64_t begin = blockIdx.x * p.rows_of_part;
-  const int64_t end = begin + p.rows_of_part < norm.tokens ? begin + p.rows_of_part : norm.tokens;
+  const int64_t row = blockIdx.x, hidden = norm.hidden, start = row_start(norm, row);
   const float elements = static_cast<float>(hidden);
   const int64_t step = static_cast<int64_t>(blockDim.x) * 8, own = threadIdx.x * int64_t{8};
+  const float mean = kind.centred ? load(norm.mean + row) : 0.0f;
+  const float rstd = load(norm.rstd + row);
 
+  float x_hat[8], g[8];
+  const auto read = [&](int64_t i) {
+    const int64_t valid = hidden - i;
+    float weight[8];
+    to_floats(g, load_eight(static_cast<const C*>(norm.dy) + start + i, valid, p.whole));
+    to_floats(x_hat, load_eight(static_cast<const R*>(norm.x) + start + i, valid, p.whole));
+    to_floats(weight, load_eight(static_cast<const C*>(norm.weight) + i, valid, p.whole));
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      x_hat[j] = (x_hat[j] - mean) * rstd;
+      g[j] *= kind.gain(weight[j]);  // zero past the end
+    }
+  };
+  float sum_gx = 0.0f, sum_g = 0.0f;
+  for (int64_t i = own; i < hidden; i += step) {
+    read(i);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      sum_gx += g[j] * x_hat[j];
+      sum_g += g[j];
+    }
+  }
+  row_sum(sum_gx, sum_g);
+  const float mean_gx = sum_gx / elements, mean_g = kind.centred ? sum_g / elements : 0.0f;
+  for (int64_t i = own; i < hidden; i += step) {
+    const int64_t valid = hidden - i;
+    read(i);
+    float dx[8] = {};
+    if (norm.d_residual) {
+      to_floats(dx, load_eight(static_cast<const R*>(norm.d_residual) + start + i, valid, p.whole));
+    }
+#pragma unroll
+    for (int j = 0; j < 8; ++j) dx[j] += rstd * (g[j] - mean_g - x_hat[j] * mean_gx);
+    store_eight(static_cast<R*>(norm.dx) + start + i, dx, valid, p.whole);
+  }
+}
+
+// Any row, the parts of the weight's gradient: a thread has eight columns of the rows of a part.
+constexpr int kColumnThreads = 128;
+template <typename C, typename R>
+__global__ void __launch_bounds__(kColumnThreads) norm_backward_columns_kernel(const Backward p) {
+  const NormBackward& norm = p.norm;
+  const Kind kind(norm.kind);
+  const int64_t i = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * 8;
+  const int64_t valid = norm.hidden - i;
+  if (valid <= 0) return;
+  const int64_t begin = blockIdx.x * p.rows_of_part;
+  const int64_t end = begin + p.rows_of_part < norm.tokens ? begin + p.rows_of_part : norm.tokens;
+  float weight_sum[8] = {}, bias_sum[8] = {};
+#pragma unroll 4
   for (int64_t row = begin; row < end; ++row) {
     const float mean = kind.centred ? load(norm.mean + row) : 0.0f;
     const float rstd = load(norm.rstd + row);
-    const int64_t start = row_start(norm, row);
-    float d[8], x_hat[8], g[8];
-    const auto read = [&](int64_t i) {
-      const int64_t valid = hidden - i;
-      float weight[8];
-      to_floats(d, load_eight(static_cast<const C*>(norm.dy) + start + i, valid, p.whole));
-      to_floats(x_hat, load_eight(static_cast<const R*>(norm.x) + start + i, valid, p.whole));
-      to_floats(weight, load_eight(static_cast<const C*>(norm.weight) + i, valid, p.whole));
+    const int64_t start = row_start(norm, row) + i;
+    float d[8], x[8];
+    to_floats(d, load_eight(static_cast<const C*>(norm.dy) + start, valid, p.whole));
+    to_floats(x, load_eight(static_cast<const R*>(norm.x) + start, valid, p.whole));
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        x_hat[j] = (x_hat[j] - mean) * rstd;
-        g[j] = d[j] * kind.gain(weight[j]);  // zero past the end
-      }
-    };
-    float sum_gx = 0.0f, sum_g = 0.0f;
-    for (int64_t i = own; i < hidden; i += step) {
-      read(i);
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        sum_gx += g[j] * x_hat[j];
-        sum_g += g[j];
-      }
-    }
-    row_sum(sum_gx, sum_g);
-    const float mean_gx = sum_gx / elements, mean_g = kind.centred ? sum_g / elements : 0.0f;
-    for (int64_t i = own; i < hidden; i += step) {
-      const int64_t valid = hidden - i;
-      read(i);
-      float dx[8] = {};
-      if (norm.d_residual) {
-        to_floats(dx,
-                  load_eight(static_cast<const R*>(norm.d_residual) + start + i, valid, p.whole));
-      }
-#pragma unroll
-      for (int j = 0; j < 8; ++j) dx[j] += rstd * (g[j] - mean_g - x_hat[j] * mean_gx);
-      store_eight(static_cast<R*>(norm.dx) + start + i, dx, valid, p.whole);
-      const auto add = [&](float* parts, auto term) {
-        if (!parts) return;
-        float* const to = parts + blockIdx.x * hidden + i;
-        float sum[8] = {};
-        if (row > begin) to_floats(sum, load_eight(to, valid, p.whole));
-#pragma unroll
-        for (int j = 0; j < 8; ++j) sum[j] += term(j);
-        store_eight(to, sum, valid, p.whole);
-      };
-      add(p.weight_parts, [&](int j) { return d[j] * x_hat[j]; });
-      add(p.bias_parts, [&](int j) { return d[j]; });
+    for (int j = 0; j < 8; ++j) {
+      weight_sum[j] += d[j] * ((x[j] - mean) * rstd);
+      bias_sum[j] += d[j];
     }
   }
+  const int64_t to = blockIdx.x * norm.hidden + i;
+  if (p.weight_parts) store_eight(p.weight_parts + to, weight_sum, valid, p.whole);
+  if (p.bias_parts) store_eight(p.bias_parts + to, bias_sum, valid, p.whole);
 }
 
 // total[column] += the sum of the parts, in order: warp w adds parts w, w + 8, ..., then the eight
@@ -291,20 +311,37 @@ void norm_backward(Stream stream, const NormBackward& arguments) {
                                  arguments.dx, arguments.workspace);
   const RowShape& shape = backward.shape;
   const bool resident = shape.resident && backward.whole;
-  LaunchConfig config{.grid = {static_cast<unsigned>(parts)}, .block = {shape.block()}};
-  if (!resident) config.block = {any_block(arguments.hidden)};
-  config.shared_bytes = SharedSize()
-                            .take<float>(4 * kMaxWarps)
-                            .take<float>(resident && shape.rows > 1 ? shape.pieces * int64_t{8} : 0)
-                            .bytes();
+  const bool any_weights = arguments.d_weight || arguments.d_bias;
   with_types(arguments.compute_dtype, arguments.residual_dtype, [&](auto* c, auto* r) {
     using C = std::remove_pointer_t<decltype(c)>;
     using R = std::remove_pointer_t<decltype(r)>;
-    launch(stream, "norm_backward",
-           resident ? norm_backward_kernel<C, R> : norm_backward_any_kernel<C, R>, config,
+    if (resident) {
+      launch(stream, "norm_backward", norm_backward_kernel<C, R>,
+             {.grid = {static_cast<unsigned>(parts)},
+              .block = {shape.block()},
+              .shared_bytes = SharedSize()
+                                  .take<float>(4 * kMaxWarps)
+                                  .take<float>(shape.rows > 1 ? shape.pieces * int64_t{8} : 0)
+                                  .bytes()},
+             backward);
+      return;
+    }
+    const unsigned threads = any_block(arguments.hidden);
+    if (any_weights) {  // before dx, which may be dy
+      const unsigned own = threads < kColumnThreads ? threads : kColumnThreads;
+      launch(stream, "norm_backward, columns", norm_backward_columns_kernel<C, R>,
+             {.grid = {static_cast<unsigned>(parts),
+                       static_cast<unsigned>(ceil_div<int64_t>(shape.pieces, own))},
+              .block = {own}},
+             backward);
+    }
+    launch(stream, "norm_backward, dx", norm_backward_any_kernel<C, R>,
+           {.grid = {static_cast<unsigned>(arguments.tokens)},
+            .block = {threads},
+            .shared_bytes = row_sum_shared()},
            backward);
   });
-  if (!arguments.d_weight && !arguments.d_bias) return;
+  if (!any_weights) return;
   const AddParts add{{backward.weight_parts, backward.bias_parts},
                      {arguments.d_weight, arguments.d_bias},
                      parts,
