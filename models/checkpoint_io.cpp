@@ -43,7 +43,7 @@ StoredTensors stored_tensors(const Model& model, const Checkpoint& checkpoint) {
       for (const std::string& name : model.spellings(part.name)) {
         const TensorEntry* entry = checkpoint.find(name);
         if (!entry) continue;
-        stored[part.name] = {entry->name, entry->dtype};
+        stored[part.name] = {model.saved_name(part.name, name), entry->dtype};
         break;  // of several spellings the first counts, as in CheckpointReader::take_any
       }
     }

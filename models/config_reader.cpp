@@ -22,6 +22,11 @@ bool ConfigReader::has(const char* key) const {
   return find(key) != nullptr;
 }
 
+bool ConfigReader::is_null(const char* key) const {
+  const auto it = object_.find(key);
+  return it != object_.end() && it->is_null();
+}
+
 int64_t ConfigReader::integer(const char* key, std::optional<int64_t> fallback,
                               int64_t minimum) const {
   const nlohmann::json* value = find(key);
@@ -65,9 +70,10 @@ std::string ConfigReader::string(const char* key, const std::string& fallback) c
   return value->get<std::string>();
 }
 
-std::vector<int32_t> ConfigReader::ids(const char* key) const {
+std::vector<int32_t> ConfigReader::ids(const char* key,
+                                       const std::vector<int32_t>& fallback) const {
   const nlohmann::json* value = find(key);
-  if (!value) return {};
+  if (!value) return is_null(key) ? std::vector<int32_t>() : fallback;
   std::vector<int32_t> out;
   const auto one = [&](const nlohmann::json& id) {
     if (!id.is_number_integer() || id.get<int64_t>() < -1 || id.get<int64_t>() > INT32_MAX) {
@@ -79,6 +85,18 @@ std::vector<int32_t> ConfigReader::ids(const char* key) const {
     for (const nlohmann::json& id : *value) one(id);
   } else {
     one(*value);
+  }
+  return out;
+}
+
+std::vector<std::string> ConfigReader::strings(const char* key) const {
+  const nlohmann::json* value = find(key);
+  if (!value) return {};
+  if (!value->is_array()) invalid(key, "a list of strings", value->dump());
+  std::vector<std::string> out;
+  for (const nlohmann::json& element : *value) {
+    if (!element.is_string()) invalid(key, "a list of strings", value->dump());
+    out.push_back(element.get<std::string>());
   }
   return out;
 }

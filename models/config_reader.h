@@ -18,11 +18,14 @@ class ConfigReader {
   float number(const char* key, std::optional<float> fallback) const;
   bool boolean(const char* key, bool fallback) const;
   std::string string(const char* key, const std::string& fallback) const;
-  // A number or a list of numbers; empty when absent or null.
-  std::vector<int32_t> ids(const char* key) const;
+  // A number or a list of numbers; `fallback` when absent, empty when null.
+  std::vector<int32_t> ids(const char* key, const std::vector<int32_t>& fallback = {}) const;
+  // A list of strings; empty when absent or null.
+  std::vector<std::string> strings(const char* key) const;
   // The object under `key`, or null when absent.
   const nlohmann::json* object(const char* key) const;
-  bool has(const char* key) const;  // present and not null
+  bool has(const char* key) const;      // present and not null
+  bool is_null(const char* key) const;  // present and null
 
   // Error CONFIG-UNSUPPORTED: this engine does not implement what the key asks for.
   [[noreturn]] void unsupported(const std::string& key, const std::string& found,

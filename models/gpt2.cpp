@@ -1,17 +1,20 @@
-#include "models/gpt2.h"
-
+// GPT-2 and DistilGPT-2: LayerNorm before each sublayer, learned positions, GELU, biases
+// everywhere, matrices stored [in, out], tied head.
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "models/blocks/activation.h"
 #include "models/blocks/attention.h"
-#include "models/config_reader.h"
+#include "models/blocks/decoder_model.h"
+#include "models/registry.h"
 
 namespace engine {
 namespace {
 
-class Gpt2 final : public Model {
+class Gpt2 final : public DecoderModel {
  public:
-  Gpt2(const nlohmann::ordered_json& json, const std::string& where) : Model(json) {
+  Gpt2(const nlohmann::ordered_json& json, const std::string& where)
+      : DecoderModel(json, "transformer.") {
     const nlohmann::json plain = json;
     const ConfigReader config(plain, where);
     info_.family = "gpt2";
@@ -39,36 +42,27 @@ class Gpt2 final : public Model {
     scale_weights_ = config.boolean("scale_attn_weights", true);
     scale_by_layer_ = config.boolean("scale_attn_by_inverse_layer_idx", false);
     const float std = config.number("initializer_range", 0.02f);
-    const std::string act = config.string("activation_function", "gelu_new");
-    if (act == "gelu_new" || act == "gelu_pytorch_tanh") {
-      activation_ = kernels::Activation::gelu_tanh;
-    } else if (act == "gelu") {
-      activation_ = kernels::Activation::gelu_erf;
-    } else if (act == "relu") {
-      activation_ = kernels::Activation::relu;
-    } else {
-      config.unsupported("activation_function", act, "gelu_new, gelu_pytorch_tanh, gelu or relu");
-    }
+    activation_ = read_activation(config, "activation_function", "gelu_new");
 
     const int64_t c = info_.hidden_size, f = info_.intermediate_size;
     const auto normal = Initializer::normal(std);
     // Branches that write the residual stream start smaller, so that its variance does not grow
     // with depth (GPT-2 paper, section 2.3).
     const auto projection = Initializer::normal(std / std::sqrt(2.0f * info_.num_layers));
-    const std::string prefix = "transformer.";
     const auto layer_norm = [&](const std::string& name) {
       NormParameters norm{.kind = kernels::NormKind::layer_norm, .eps = eps_};
-      norm.weight = &parameters_.add(prefix + name + ".weight", {c}, Initializer::ones());
-      norm.bias = &parameters_.add(prefix + name + ".bias", {c}, Initializer::zeros());
+      norm.weight = &parameters_.add(prefix_ + name + ".weight", {c}, Initializer::ones());
+      norm.bias = &parameters_.add(prefix_ + name + ".bias", {c}, Initializer::zeros());
       norm.weight->is_layer_norm = norm.bias->is_layer_norm = true;
       return norm;
     };
     const auto conv1d = [&](const std::string& name, int64_t in, int64_t out, Initializer init) {
-      return Conv1D{&parameters_.add(prefix + name + ".weight", {in, out}, init),
-                    &parameters_.add(prefix + name + ".bias", {out}, Initializer::zeros())};
+      return Conv1D{&parameters_.add(prefix_ + name + ".weight", {in, out}, init),
+                    &parameters_.add(prefix_ + name + ".bias", {out}, Initializer::zeros())};
     };
-    token_table_ = &parameters_.add(prefix + "wte.weight", {info_.vocab_size, c}, normal);
-    position_table_ = &parameters_.add(prefix + "wpe.weight", {info_.max_positions, c}, normal);
+    // No padding row here, whatever pad_token_id is: HF gives this nn.Embedding no padding_idx.
+    token_table_ = &parameters_.add(prefix_ + "wte.weight", {info_.vocab_size, c}, normal);
+    position_table_ = &parameters_.add(prefix_ + "wpe.weight", {info_.max_positions, c}, normal);
     for (int i = 0; i < info_.num_layers; ++i) {
       const std::string h = "h." + std::to_string(i) + ".";
       Layer layer;
@@ -81,47 +75,18 @@ class Gpt2 final : public Model {
       layers_.push_back(layer);
     }
     final_norm_ = layer_norm("ln_f");
-    head_ = info_.tied_head ? token_table_
-                            : &parameters_.add("lm_head.weight", {info_.vocab_size, c}, normal);
+    add_head(config, normal);
   }
 
   int64_t matmul_parameters() const override {
-    const int64_t c = info_.hidden_size, f = info_.intermediate_size;
-    return info_.num_layers * (4 * c * c + 2 * c * f) + info_.vocab_size * c;
+    return DecoderModel::matmul_parameters() - position_table_->count();
   }
 
   void prepare(Runtime&, int64_t) override {}
 
-  Variable hidden_states(Graph& graph, const ModelBatch& batch) override {
-    // x: the residual stream; branch: the output of the last sublayer, not added yet (the next
-    // norm adds it, in one pass over memory).
-    Variable x = embedding(graph, {.ids = batch.input_ids,
-                                   .positions = batch.positions,
-                                   .table = token_table_,
-                                   .position_table = position_table_});
-    x = dropout(graph, x, embedding_dropout_);
-    graph.probe("hidden.0", x);
-    for (int i = 0; i < info_.num_layers; ++i) {
-      x = graph.checkpoint(x, [this, &graph, batch, i](const Variable& input) {
-        return layer_forward(graph, batch, i, input);
-      });
-      // HF's hidden_states: the last entry is after the final norm.
-      if (i + 1 < info_.num_layers) graph.probe("hidden." + std::to_string(i + 1), x);
-    }
-    const Normed out = add_norm(graph, x, {}, final_norm_);
-    graph.probe("hidden." + std::to_string(info_.num_layers), out.y);
-    return out.y;
-  }
-
-  std::vector<std::string> spellings(const std::string& name) const override {
-    // Files of the original release have no prefix.
-    if (name.starts_with("transformer.")) return {name, name.substr(12)};
-    return {name};
-  }
-
   bool ignorable(const std::string& name) const override {
     return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") ||
-           (info_.tied_head && name == "lm_head.weight");
+           DecoderModel::ignorable(name);
   }
 
  private:
@@ -138,7 +103,15 @@ class Gpt2 final : public Model {
     return linear(graph, x, *conv.weight, conv.bias, WeightLayout::in_out);
   }
 
-  Variable layer_forward(Graph& graph, const ModelBatch& batch, int i, const Variable& x) {
+  Variable embed(Graph& graph, const ModelBatch& batch) override {
+    const Variable x = embedding(graph, {.ids = batch.input_ids,
+                                         .positions = batch.positions,
+                                         .table = token_table_,
+                                         .position_table = position_table_});
+    return dropout(graph, x, embedding_dropout_);
+  }
+
+  Variable layer(Graph& graph, const ModelBatch& batch, int i, const Variable& x) override {
     const Layer& layer = layers_[i];
     float scale = scale_weights_ ? 1.0f / std::sqrt(static_cast<float>(info_.head_dim)) : 1.0f;
     if (scale_by_layer_) scale /= static_cast<float>(i + 1);
@@ -165,15 +138,14 @@ class Gpt2 final : public Model {
   float eps_, embedding_dropout_, residual_dropout_, attention_dropout_;
   bool scale_weights_, scale_by_layer_;
   kernels::Activation activation_;
-  Parameter* token_table_;
   Parameter* position_table_;
   std::vector<Layer> layers_;
-  NormParameters final_norm_;
 };
 
 }  // namespace
 
-std::unique_ptr<Model> make_gpt2(const nlohmann::ordered_json& config, const std::string& where) {
+std::unique_ptr<Model> make_gpt2(const nlohmann::ordered_json& config, const std::string& where,
+                                 Task) {
   return std::make_unique<Gpt2>(config, where);
 }
 

@@ -28,6 +28,7 @@ struct ModelInfo {
   bool tied_head = false;
   float logit_scale = 1.0f;  // logits = logit_scale · hidden · headᵀ
   int num_labels = 0;
+  std::vector<int64_t> windows;  // keys each layer sees, 0 = all; empty: all layers see all
   // An encoder reads the source; a decoder, which the numbers above describe, predicts the target.
   bool encoder_decoder = false;
   int num_encoder_layers = 0;
@@ -96,6 +97,12 @@ class Model {
 
   // Other spellings of a tensor's name that checkpoints use.
   virtual std::vector<std::string> spellings(const std::string& name) const { return {name}; }
+  // What to save the tensor `name` as that a checkpoint had as `found`: that again, unless the
+  // model is saved as another class than it came from.
+  virtual std::string saved_name(const std::string& name, const std::string& found) const {
+    (void)name;
+    return found;
+  }
   // Is this tensor of a checkpoint known to be of no use?
   virtual bool ignorable(const std::string& name) const = 0;
   // The config.json that describes the model, for saving.

@@ -3,39 +3,40 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
-#include "models/gpt2.h"
-#include "models/llama.h"
-#include "models/t5.h"
 
 namespace engine {
 namespace {
 
-using Factory = std::unique_ptr<Model> (*)(const nlohmann::ordered_json&, const std::string&, Task);
-
 struct Family {
   const char* model_type;
   bool classification;  // has a sequence-classification head here
-  Factory make;
+  MakeFamily* make;
 };
 
-std::unique_ptr<Model> make_t5_model(const nlohmann::ordered_json& config, const std::string& where,
-                                     Task) {
-  return make_t5(config, where);
-}
-
 const Family kFamilies[] = {
-    {"gpt2", false,
-     [](const nlohmann::ordered_json& config, const std::string& where, Task) {
-       return make_gpt2(config, where);
-     }},
-    {"llama", true, make_llama},
-    {"mt5", false, make_t5_model},
-    {"t5", false, make_t5_model},
+    {"gpt2", false, make_gpt2},     {"llama", true, make_llama},
+    {"qwen2", true, make_qwen2},    {"gemma3_text", false, make_gemma3},
+    {"gemma3", false, make_gemma3},  // multimodal: its text tower
+    {"t5", false, make_t5},         {"mt5", false, make_t5},
 };
 
 std::string text_of(const nlohmann::ordered_json& config, const char* key) {
   const auto it = config.find(key);
   return it != config.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+// Weights of a quantised export mean nothing without their scales, which nobody here reads.
+void refuse_quantised(const nlohmann::ordered_json& config, const std::string& where) {
+  const auto it = config.find("quantization_config");
+  if (it == config.end() || it->is_null()) return;
+  const std::string method = it->is_object() ? text_of(*it, "quant_method") : "";
+  throw Error(
+      ExitCode::checkpoint, "CONFIG-UNSUPPORTED",
+      "quantization_config = " + (method.empty() ? it->dump() : method) + " is not supported")
+      .where(where)
+      .expected("weights in F32, BF16 or F16")
+      .found("a quantised export" + (method.empty() ? "" : " (" + method + ")"))
+      .fix("use the original, unquantised checkpoint");
 }
 
 }  // namespace
@@ -63,7 +64,11 @@ std::unique_ptr<Model> make_model(const nlohmann::ordered_json& config, const st
       throw Error(ExitCode::checkpoint, "MODEL-TASK",
                   "this family has no sequence-classification head here: " + type)
           .where(where)
-          .fix("use model.task=causal_lm, or a llama model");
+          .fix("use model.task=causal_lm, or a model of a family that has one");
+    }
+    refuse_quantised(config, where);
+    if (const auto text = config.find("text_config"); text != config.end()) {
+      refuse_quantised(*text, where + ", text_config");
     }
     return family.make(config, where, *task);
   }

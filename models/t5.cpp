@@ -1,11 +1,11 @@
-#include "models/t5.h"
-
+// T5 v1.0 and v1.1 (Flan-T5) and mT5: an encoder and a decoder with relative position biases.
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "models/blocks/attention.h"
 #include "models/blocks/relative_bias.h"
 #include "models/config_reader.h"
+#include "models/registry.h"
 
 namespace engine {
 namespace {
@@ -325,7 +325,8 @@ class T5 final : public Model {
 
 }  // namespace
 
-std::unique_ptr<Model> make_t5(const nlohmann::ordered_json& config, const std::string& where) {
+std::unique_ptr<Model> make_t5(const nlohmann::ordered_json& config, const std::string& where,
+                               Task) {
   return std::make_unique<T5>(config, where);
 }
 

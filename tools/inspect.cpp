@@ -258,7 +258,7 @@ ExitCode run_inspect(Invocation& invocation) {
   const FlopsShape shape{.matmul_params = model->matmul_parameters(),
                          .num_layers = info.num_layers,
                          .attention_width = int64_t{info.num_heads} * info.head_dim,
-                         .sliding_windows = {}};
+                         .sliding_windows = info.windows};
   constexpr FlopsConvention kConventions[] = {FlopsConvention::palm, FlopsConvention::titan,
                                               FlopsConvention::llmc, FlopsConvention::exact};
 

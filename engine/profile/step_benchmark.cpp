@@ -94,7 +94,8 @@ StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
   out.matmul_params = model->matmul_parameters();
   const FlopsShape flops{.matmul_params = out.matmul_params,
                          .num_layers = info.num_layers,
-                         .attention_width = int64_t{info.num_heads} * info.head_dim};
+                         .attention_width = int64_t{info.num_heads} * info.head_dim,
+                         .sliding_windows = info.windows};
   const auto tokens = static_cast<double>(out.tokens);
   out.flops = tokens * flops_per_token(flops, options.length, FlopsConvention::exact);
   out.flops_palm = tokens * flops_per_token(flops, options.length, FlopsConvention::palm);

@@ -59,6 +59,7 @@ Json model_json(const ModelConfig& config, const std::optional<Checkpoint>& chec
     if (!json.contains("vocab_size")) json["vocab_size"] = tokenizer->vocab_size();
     fill("bos_token_id", tokenizer->bos_id());
     fill("eos_token_id", tokenizer->eos_id());
+    if (!tokenizer->pad_id()) fill("pad_token_id", std::nullopt);
   }
   return json;
 }
@@ -246,7 +247,11 @@ RunSetup prepare_run(const TrainConfig& config) {
   // Data: tokenised once, then cut into the training and the validation part.
   TextEncoder encoder = make_text_encoder(setup.tokenizer);
   // Rows of token ids may use every row of the embedding: the model's count, not the tokenizer's.
-  encoder.vocab_size = static_cast<int32_t>(make_model(json, where, task)->info().vocab_size);
+  {
+    const std::unique_ptr<Model> described = make_model(json, where, task);
+    encoder.vocab_size = static_cast<int32_t>(described->info().vocab_size);
+    json = described->config_json();  // of a multimodal checkpoint: the text model, which is saved
+  }
   const auto train_data = read_data(config.data, config.data.train, encoder);
   const bool split = config.data.validation_fraction.value_or(0.0) > 0;
   setup.train = make_batcher(train_data, config, split ? RowSubset::train : RowSubset::all, true);

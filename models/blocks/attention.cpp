@@ -85,4 +85,35 @@ Variable cached_or_cross_attention(Graph& graph, const Variable& q, const Variab
   return cached_attention(graph, q.tensor(), config, batch.sequences, batch.source_cache, layer);
 }
 
+RotaryAttention add_rotary_attention(ParameterSet& parameters, const RotaryAttentionShape& shape) {
+  const AttentionConfig& config = shape.config;
+  const int64_t q = int64_t{config.num_heads} * config.head_dim;
+  const int64_t kv = int64_t{config.num_kv_heads} * config.head_dim;
+  return {
+      .qkv = add_projection(parameters, {.prefix = shape.prefix,
+                                         .outputs = {{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}},
+                                         .inputs = shape.hidden_size,
+                                         .bias = shape.qkv_bias,
+                                         .init = shape.init}),
+      .out = add_projection(parameters, {.prefix = shape.prefix,
+                                         .outputs = {{"o_proj", shape.hidden_size}},
+                                         .inputs = q,
+                                         .bias = shape.out_bias,
+                                         .init = shape.init}),
+      .config = config,
+      .head_norms = std::nullopt};
+}
+
+Variable rotary_attention(Graph& graph, const Variable& x, const RotaryAttention& attention,
+                          const AttentionContext& context) {
+  const AttentionConfig& config = attention.config;
+  Variable qkv = project(graph, x, attention.qkv);
+  graph.discard(x);
+  if (attention.head_norms) qkv = norm_heads(graph, qkv, config, *attention.head_norms);
+  qkv = rope(graph, qkv, context.batch.positions, context.rope,
+             config.num_heads + config.num_kv_heads, config.head_dim);
+  const Variable heads = cached_or_self_attention(graph, qkv, config, context.batch, context.layer);
+  return project(graph, heads, attention.out);
+}
+
 }  // namespace engine

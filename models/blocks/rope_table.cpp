@@ -6,38 +6,56 @@
 
 namespace engine {
 
-RopeConfig read_rope_config(const ConfigReader& config, float default_theta) {
-  RopeConfig rope;
-  rope.theta = config.number("rope_theta", default_theta);
-  const nlohmann::json* scaling = config.object("rope_parameters");
-  const char* key = scaling ? "rope_parameters" : "rope_scaling";
-  if (!scaling) scaling = config.object("rope_scaling");
-  if (!scaling) return rope;
+namespace {
 
-  const ConfigReader reader(*scaling, config.where() + ", " + key);
-  rope.theta = reader.number("rope_theta", rope.theta);
+void refuse_partial_rotation(const ConfigReader& config) {
+  const float part = config.number("partial_rotary_factor", 1.0f);
+  if (part != 1.0f) {
+    config.unsupported("partial_rotary_factor", std::to_string(part), "1, or no such key");
+  }
+}
+
+}  // namespace
+
+RopeConfig read_rope_parameters(const ConfigReader& parameters, float default_theta) {
+  RopeConfig rope;
+  rope.theta = parameters.number("rope_theta", default_theta);
+  refuse_partial_rotation(parameters);
   // Early checkpoints say "type".
-  const std::string type = reader.string("rope_type", reader.string("type", "default"));
+  const std::string type = parameters.string("rope_type", parameters.string("type", "default"));
   if (type == "default") return rope;
   if (type == "linear") {
     rope.scaling = RopeConfig::Scaling::linear;
-    rope.factor = reader.number("factor", std::nullopt);
+    rope.factor = parameters.number("factor", std::nullopt);
   } else if (type == "llama3") {
     rope.scaling = RopeConfig::Scaling::llama3;
-    rope.factor = reader.number("factor", std::nullopt);
-    rope.low_freq_factor = reader.number("low_freq_factor", std::nullopt);
-    rope.high_freq_factor = reader.number("high_freq_factor", std::nullopt);
+    rope.factor = parameters.number("factor", std::nullopt);
+    rope.low_freq_factor = parameters.number("low_freq_factor", std::nullopt);
+    rope.high_freq_factor = parameters.number("high_freq_factor", std::nullopt);
     rope.original_max_position_embeddings =
-        reader.number("original_max_position_embeddings", std::nullopt);
+        parameters.number("original_max_position_embeddings", std::nullopt);
     if (!(rope.high_freq_factor > rope.low_freq_factor)) {
-      reader.invalid("high_freq_factor", "more than low_freq_factor",
-                     std::to_string(rope.high_freq_factor));
+      parameters.invalid("high_freq_factor", "more than low_freq_factor",
+                         std::to_string(rope.high_freq_factor));
     }
   } else {
-    reader.unsupported("rope_type", "\"" + type + "\"", "default, linear or llama3");
+    parameters.unsupported("rope_type", "\"" + type + "\"", "default, linear or llama3");
   }
-  if (!(rope.factor > 0))
-    reader.invalid("factor", "a positive number", std::to_string(rope.factor));
+  if (!(rope.factor > 0)) {
+    parameters.invalid("factor", "a positive number", std::to_string(rope.factor));
+  }
+  return rope;
+}
+
+RopeConfig read_rope_config(const ConfigReader& config, float default_theta) {
+  refuse_partial_rotation(config);
+  RopeConfig rope;
+  rope.theta = config.number("rope_theta", default_theta);
+  for (const char* key : {"rope_parameters", "rope_scaling"}) {
+    if (const nlohmann::json* scaling = config.object(key)) {
+      return read_rope_parameters(ConfigReader(*scaling, config.where() + ", " + key), rope.theta);
+    }
+  }
   return rope;
 }
 

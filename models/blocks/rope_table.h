@@ -18,8 +18,10 @@ struct RopeConfig {
 };
 
 // From `rope_theta` + `rope_scaling` (HF 4.x) or `rope_parameters` (5.x). yarn, dynamic, longrope
-// and unknown types are refused by name.
+// and unknown types are refused by name, and so are heads that are rotated in part.
 RopeConfig read_rope_config(const ConfigReader& config, float default_theta);
+// From one such object: what a layer type has under `rope_parameters`, for instance.
+RopeConfig read_rope_parameters(const ConfigReader& parameters, float default_theta);
 
 // inv_freq[i], i < head_dim / 2, computed in fp32 as HF does.
 std::vector<float> rope_inverse_frequencies(const RopeConfig& config, int head_dim);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "engine/core/error.h"
 #include "engine/generate/generator.h"
@@ -25,6 +26,38 @@ std::vector<float> last_logits(LoadedGolden& m, const std::vector<int32_t>& ids)
   return {z.end() - m.model->info().vocab_size, z.end()};
 }
 
+// Logits of every token, [tokens, vocab]: the first `prompt` tokens at once, the others one by one
+// against the keys and values of those before.
+std::vector<float> cached_logits(LoadedGolden& m, const std::vector<int32_t>& ids, size_t prompt) {
+  Runtime& runtime = m.runtime;
+  const auto capacity = static_cast<int64_t>(ids.size());
+  KvCache cache = make_kv_cache(runtime, m.model->info(), m.precision, 1, capacity);
+  std::vector<float> all;
+  for (size_t begin = 0, end = prompt; begin < ids.size(); begin = end++) {
+    std::vector<int32_t> positions(end - begin);
+    std::iota(positions.begin(), positions.end(), static_cast<int32_t>(begin));
+    const auto upload = [&](const std::vector<int32_t>& values) {
+      return runtime.upload_vector(values, DType::i32);
+    };
+    const auto count = static_cast<int32_t>(positions.size());
+    ModelBatch batch;
+    batch.input_ids = upload({ids.begin() + begin, ids.begin() + end});
+    batch.positions = upload(positions);
+    batch.sequences = {
+        .cu_seqlens = upload({0, count}), .count = 1, .max_length = count, .tokens = count};
+    batch.cache = {.cache = &cache,
+                   .rows = upload(positions),
+                   .starts = upload({0, static_cast<int32_t>(capacity)}),
+                   .used = upload({static_cast<int32_t>(end)}),
+                   .max_used = static_cast<int>(end)};
+    Graph graph(runtime, {.record = false, .training = false, .precision = m.precision});
+    const Variable hidden = m.model->hidden_states(graph, batch);
+    const std::vector<float> z = runtime.download(logits(graph, hidden, m.model->head()));
+    all.insert(all.end(), z.begin(), z.end());
+  }
+  return all;
+}
+
 class Cached : public ::testing::TestWithParam<testing::DeviceAndModel> {
  protected:
   kernels::DeviceType device() const { return std::get<0>(GetParam()); }
@@ -32,8 +65,34 @@ class Cached : public ::testing::TestWithParam<testing::DeviceAndModel> {
 };
 INSTANTIATE_TEST_SUITE_P(Models, Cached,
                          testing::on_every_device("gpt2", "llama_tied_llama3rope",
-                                                  "llama_untied_bias"),
+                                                  "llama_untied_bias", "qwen2_tied",
+                                                  "qwen2_untied_window", "gemma3_text",
+                                                  "gemma3_multimodal"),
                          testing::device_and_model);
+
+// 37 tokens: past the windows of 5 and 7 keys, also with prompts that end at, before and behind the
+// edge of a window.
+TEST_P(Cached, LogitsOfEveryTokenAreThoseOfTheFullForward) {
+  const GoldenModel golden(model());
+  LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference, device());
+  const std::vector<int32_t> ids = golden.ints("input_ids.3");
+  const std::vector<float> full = golden.floats("logits.3");
+  const bool simulated = device() == kernels::DeviceType::simt;
+  for (const size_t prompt :
+       simulated ? std::vector<size_t>{6} : std::vector<size_t>{1, 4, 5, 6, 7, 8}) {
+    const std::vector<float> cached = cached_logits(m, ids, prompt);
+    ASSERT_EQ(cached.size(), full.size());
+    double worst = 0;
+    size_t where = 0;
+    for (size_t i = 0; i < full.size(); ++i) {
+      const double d = std::abs(double{cached[i]} - full[i]);
+      if (d > worst) worst = d, where = i;
+    }
+    // As in golden_test.cpp: 80 ulp of the largest logits.
+    EXPECT_LE(worst, 1e-4) << "prompt of " << prompt << ", token "
+                           << where / static_cast<size_t>(m.model->info().vocab_size);
+  }
+}
 
 TEST_P(Cached, GreedyEqualsTheFullForwardAtEveryToken) {
   const GoldenModel golden(model());
@@ -79,8 +138,8 @@ TEST_P(Cached, BatchOfPromptsGivesWhatEachGivesAlone) {
 
 class CachedOnGpu : public Cached {};
 INSTANTIATE_TEST_SUITE_P(Models, CachedOnGpu,
-                         testing::on_every_gpu("gpt2", "llama_tied_llama3rope",
-                                               "llama_untied_bias"),
+                         testing::on_every_gpu("gpt2", "llama_tied_llama3rope", "llama_untied_bias",
+                                               "qwen2_untied_window", "gemma3_text"),
                          testing::device_and_model);
 
 // No two logits of these models are so near that rounding decides.
@@ -154,7 +213,8 @@ void expect_rehearsal_holds(const char* model) {
 
 // What a dry run found is enough for generating, whatever the tokens are.
 TEST(Generate, RehearsalFindsTheMemoryItTakes) {
-  for (const char* model : {"gpt2", "llama_tied_llama3rope", "llama_untied_bias"}) {
+  for (const char* model : {"gpt2", "llama_tied_llama3rope", "llama_untied_bias",
+                            "qwen2_untied_window", "gemma3_text"}) {
     SCOPED_TRACE(model);
     expect_rehearsal_holds(model);
   }

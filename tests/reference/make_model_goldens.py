@@ -10,16 +10,21 @@ tests/models/golden/<name>/ with golden.safetensors beside the weights:
   bf16.<quantity>                 error of transformers' own bf16 run against its fp32 run
   steps.ids, steps.loss, step.<name>   20 AdamW steps: batches, loss of each step, parameters after
 
-Run: python3 tests/reference/make_model_goldens.py
+A multimodal model's tensors are named here as in the text model that the engine makes of it.
+
+Run: python3 tests/reference/make_model_goldens.py [name ...]     all models, or those named
 """
 
 import math
 import pathlib
+import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM,
-                          LlamaForSequenceClassification)
+from transformers import (GPT2Config, GPT2LMHeadModel, Gemma3Config, Gemma3ForCausalLM,
+                          Gemma3ForConditionalGeneration, Gemma3TextConfig, LlamaConfig,
+                          LlamaForCausalLM, LlamaForSequenceClassification, Qwen2Config,
+                          Qwen2ForCausalLM)
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "models" / "golden"
 
@@ -36,6 +41,28 @@ def llama(**kwargs):
     return LlamaConfig(**base)
 
 
+def qwen2(**kwargs):
+    base = dict(vocab_size=97, hidden_size=24, intermediate_size=40, num_hidden_layers=3,
+                num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+                rope_parameters={"rope_type": "default", "rope_theta": 1e6}, bos_token_id=1,
+                eos_token_id=2, attn_implementation="eager")
+    base.update(kwargs)
+    return Qwen2Config(**base)
+
+
+def gemma3(**kwargs):
+    base = dict(vocab_size=97, hidden_size=24, intermediate_size=36, num_hidden_layers=4,
+                num_attention_heads=4, num_key_value_heads=1, head_dim=8,
+                query_pre_attn_scalar=10, sliding_window=7, sliding_window_pattern=3,
+                max_position_embeddings=64, attn_implementation="eager")
+    base.update(kwargs)
+    return Gemma3TextConfig(**base)
+
+
+# The vision tower is there to be ignored.
+TINY_VISION = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+                   image_size=8, patch_size=4)
+
 MODELS = {
     "gpt2": (GPT2LMHeadModel, GPT2Config(
         vocab_size=101, n_embd=24, n_layer=3, n_head=3, n_positions=40, n_inner=52,
@@ -50,7 +77,26 @@ MODELS = {
     "llama_classifier": (LlamaForSequenceClassification, llama(
         num_labels=3, pad_token_id=4, num_attention_heads=4, num_key_value_heads=1, head_dim=6,
         tie_word_embeddings=False)),
+    # Heads 4 of 2; a window smaller than the rows in the upper two of four layers, heads 8 of 2.
+    "qwen2_tied": (Qwen2ForCausalLM, qwen2(tie_word_embeddings=True)),
+    "qwen2_untied_window": (Qwen2ForCausalLM, qwen2(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=8, tie_word_embeddings=False,
+        pad_token_id=3, use_sliding_window=True, sliding_window=5, max_window_layers=2)),
+    # One kv head, layers sliding, sliding, full, sliding with a window smaller than the rows; then
+    # heads 4 of 2, a window larger than the rows, scaling on the layer that sees everything.
+    "gemma3_text": (Gemma3ForCausalLM, gemma3()),
+    "gemma3_multimodal": (Gemma3ForConditionalGeneration, Gemma3Config(
+        text_config=gemma3(
+            num_hidden_layers=3, num_key_value_heads=2, head_dim=6, query_pre_attn_scalar=6,
+            sliding_window=64, sliding_window_pattern=2,
+            rope_parameters={
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}).to_dict(),
+        vision_config=dict(TINY_VISION, model_type="siglip_vision_model"),
+        mm_tokens_per_image=4, image_token_index=4, boi_token_index=3, eoi_token_index=2,
+        attn_implementation="eager")),
 }
+WITHOUT_STEPS = ("llama_classifier", "qwen2_untied_window", "gemma3_multimodal")
 
 
 def randomize(model, generator):
@@ -59,7 +105,9 @@ def randomize(model, generator):
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
             if p.dim() == 1:
-                p.copy_((1.0 if name.endswith("weight") else 0.0) + 0.2 * noise)
+                # Gemma's gains are offsets from 1.
+                one = name.endswith("weight") and "gemma" not in model.config.model_type
+                p.copy_((1.0 if one else 0.0) + 0.2 * noise)
             elif "wte" in name or "wpe" in name or "embed" in name:
                 p.copy_(0.5 * noise)
             else:
@@ -138,8 +186,17 @@ def relative(a, b):
     return (a - b).norm() / b.norm()
 
 
+def text_parameters(model):
+    """Name in the text model -> parameter."""
+    for name, p in model.named_parameters():
+        if "vision_tower" not in name and "multi_modal_projector" not in name:
+            yield name.replace("model.language_model.", "model."), p
+
+
 def main():
     for index, (name, (cls, config)) in enumerate(MODELS.items()):
+        if len(sys.argv) > 1 and name not in sys.argv[1:]:
+            continue
         generator = torch.Generator().manual_seed(1000 + index)
         torch.manual_seed(index)
         model = cls(config).eval()
@@ -149,7 +206,7 @@ def main():
         model.save_pretrained(directory)
         (directory / "generation_config.json").unlink(missing_ok=True)
 
-        vocab = config.vocab_size
+        vocab = config.get_text_config().vocab_size
         rows = make_rows(vocab, getattr(config, "n_positions", 40), generator)
         classes = [2, 0, 1, 2] if "classifier" in name else None
         golden = {}
@@ -162,7 +219,7 @@ def main():
             golden[f"logits.{i}"] = out.logits[0].detach().clone()
             for layer, hidden in enumerate(out.hidden_states):
                 golden[f"hidden.{layer}.{i}"] = hidden[0].detach().clone()
-        grads = {n: p.grad.clone() for n, p in model.named_parameters()}
+        grads = {n: p.grad.clone() for n, p in text_parameters(model)}
         for n, g in grads.items():
             golden[f"grad.{n}"] = g
 
@@ -176,10 +233,10 @@ def main():
             (h.logits.float() - o.logits).abs().max() for h, o in zip(half_outputs, outputs)]).max().reshape(1).detach()
         golden["bf16.loss"] = (half_loss.float() - loss).abs().reshape(1).detach()
         golden["bf16.grad"] = torch.stack([
-            relative(p.grad.float(), grads[n]) for n, p in half.named_parameters()
+            relative(p.grad.float(), grads[n]) for n, p in text_parameters(half)
             if grads[n].norm() > 0]).max().reshape(1)
 
-        if not classes:
+        if name not in WITHOUT_STEPS:
             model.zero_grad()
             ids, history = adamw_steps(model, vocab, generator)
             golden["steps.ids"] = ids.to(torch.int32)
