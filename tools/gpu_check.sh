@@ -144,7 +144,7 @@ if wanted train; then
   step train-llama-1b bench_train llama-3.2-1b 8 1024
   step train-llama-1b-2048 bench_train llama-3.2-1b 4 2048
   step train-llama-3b bench_train llama-3.2-3b 4 1024
-  step train-qwen-1.5b bench_train qwen2.5-1.5b-shape 8 1024
+  step train-qwen-1.5b bench_train qwen2.5-1.5b 8 1024
 fi
 
 echo

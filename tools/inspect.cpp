@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -69,6 +70,7 @@ Subject open_subject(const std::string& argument) {
 
 Json facts_of(const ModelInfo& info) {
   Json facts;
+  facts["family"] = info.family;
   facts["architecture"] = info.architecture;
   facts["task"] = info.task == Task::causal_lm ? "causal_lm" : "sequence_classification";
   facts["layers"] = info.num_layers;
@@ -79,6 +81,9 @@ Json facts_of(const ModelInfo& info) {
   facts["head_dim"] = info.head_dim;
   facts["vocab_size"] = info.vocab_size;
   facts["positions"] = info.max_positions;
+  if (std::any_of(info.windows.begin(), info.windows.end(), [](int64_t w) { return w > 0; })) {
+    facts["windows"] = info.windows;
+  }
   facts["position_embeddings"] = info.learned_positions ? "learned" : "rotary";
   if (info.task == Task::causal_lm) facts["tied_head"] = info.tied_head;
   if (info.num_labels > 0) facts["num_labels"] = info.num_labels;
@@ -166,6 +171,24 @@ Json plan_json(const Plan& plan) {
     json["at_peak"][name_of(static_cast<MemoryCategory>(i))] = plan.plan.breakdown[i];
   }
   return json;
+}
+
+// {512, 512, 0, 512} -> "512 tokens in 3 of 4 layers; all tokens in layers 2".
+std::string describe_windows(const std::vector<int64_t>& windows) {
+  std::string text, others;
+  std::map<int64_t, int> layers_of;
+  for (size_t i = 0; i < windows.size(); ++i) {
+    if (windows[i] > 0) {
+      ++layers_of[windows[i]];
+    } else {
+      others += (others.empty() ? "" : ", ") + std::to_string(i);
+    }
+  }
+  for (const auto& [window, layers] : layers_of) {
+    text += fmt::format("{}{} tokens in {} of {} layers", text.empty() ? "" : "; ", window, layers,
+                        windows.size());
+  }
+  return others.empty() ? text : text + "; all tokens in layers " + others;
 }
 
 std::string digits(int64_t value) {  // 124439808 -> "124,439,808"
@@ -281,7 +304,8 @@ ExitCode run_inspect(Invocation& invocation) {
   }
 
   fmt::print("{}\n", where);
-  const Json facts = facts_of(info);
+  Json facts = facts_of(info);
+  if (facts.contains("windows")) facts["windows"] = describe_windows(info.windows);
   for (const auto& [key, value] : facts.items()) {
     fmt::print("  {:<20} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
   }

@@ -58,16 +58,27 @@ constexpr const char* kLlama3b = R"({
   "tie_word_embeddings": true
 })";
 
-// The shape of Qwen2.5-1.5B, without the biases of its q, k and v.
 constexpr const char* kQwen1b5 = R"({
-  "architectures": ["LlamaForCausalLM"],
-  "model_type": "llama",
-  "vocab_size": 151936, "max_position_embeddings": 8192,
+  "architectures": ["Qwen2ForCausalLM"],
+  "model_type": "qwen2",
+  "vocab_size": 151936, "max_position_embeddings": 32768,
   "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
-  "num_attention_heads": 12, "num_key_value_heads": 2, "head_dim": 128,
-  "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 1000000.0, "initializer_range": 0.02,
+  "num_attention_heads": 12, "num_key_value_heads": 2,
+  "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "initializer_range": 0.02,
+  "use_sliding_window": false, "attention_dropout": 0.0,
+  "bos_token_id": 151643, "eos_token_id": 151645,
+  "tie_word_embeddings": true
+})";
+
+constexpr const char* kGemma1b = R"({
+  "architectures": ["Gemma3ForCausalLM"],
+  "model_type": "gemma3_text",
+  "vocab_size": 262144, "max_position_embeddings": 32768,
+  "hidden_size": 1152, "intermediate_size": 6912, "num_hidden_layers": 26,
+  "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
+  "query_pre_attn_scalar": 256, "sliding_window": 512, "sliding_window_pattern": 6,
+  "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "rms_norm_eps": 1e-6,
   "attention_dropout": 0.0,
-  "bos_token_id": 1, "eos_token_id": 2,
   "tie_word_embeddings": true
 })";
 
@@ -81,7 +92,8 @@ constexpr Named kModels[] = {
     {"llama-60m", kLlama, 8, 256},
     {"llama-3.2-1b", kLlama1b, 4, 2048},
     {"llama-3.2-3b", kLlama3b, 4, 1024},
-    {"qwen2.5-1.5b-shape", kQwen1b5, 8, 1024},
+    {"qwen2.5-1.5b", kQwen1b5, 8, 1024},
+    {"gemma-3-1b", kGemma1b, 8, 1024},
 };
 
 }  // namespace

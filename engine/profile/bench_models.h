@@ -14,8 +14,8 @@ struct BenchModel {
   nlohmann::ordered_json config() const;
 };
 
-// `name` is gpt2-124m, llama-60m, llama-3.2-1b, llama-3.2-3b, qwen2.5-1.5b-shape, or the path of a
-// config.json or of its directory. Throws Error BENCH-MODEL (usage).
+// `name` is gpt2-124m, llama-60m, llama-3.2-1b, llama-3.2-3b, qwen2.5-1.5b, gemma-3-1b, or the path
+// of a config.json or of its directory. Throws Error BENCH-MODEL (usage).
 BenchModel find_bench_model(const std::string& name);
 
 }  // namespace engine

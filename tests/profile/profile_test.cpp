@@ -70,6 +70,13 @@ TEST(BenchModels, SizesAreThoseOfTheirNames) {
   // two tables of 32000 x 512, 8 layers of 4 · 512² + 3 · 512 · 1376 + 2 · 512, one norm
   EXPECT_EQ(make_model(find_bench_model("llama-60m").config(), "")->parameters().count(),
             2 * 32000 * 512 + 8 * (4 * 512 * 512 + 3 * 512 * 1376 + 2 * 512) + 512);
+  for (const auto& [name, parameters] : {std::pair{"llama-3.2-1b", 1235814400l},
+                                         {"llama-3.2-3b", 3212749824l},
+                                         {"qwen2.5-1.5b", 1543714304l},
+                                         {"gemma-3-1b", 999885952l}}) {
+    EXPECT_EQ(make_model(find_bench_model(name).config(), "")->parameters().count(), parameters)
+        << name;
+  }
   EXPECT_THROW(find_bench_model("no/such/model"), Error);
 }
 
