@@ -73,6 +73,7 @@ Json facts_of(const ModelInfo& info) {
   facts["family"] = info.family;
   facts["architecture"] = info.architecture;
   facts["task"] = info.task == Task::causal_lm ? "causal_lm" : "sequence_classification";
+  if (info.encoder_decoder) facts["encoder_layers"] = info.num_encoder_layers;
   facts["layers"] = info.num_layers;
   facts["hidden_size"] = info.hidden_size;
   facts["intermediate_size"] = info.intermediate_size;
@@ -80,11 +81,13 @@ Json facts_of(const ModelInfo& info) {
   facts["kv_heads"] = info.num_kv_heads;
   facts["head_dim"] = info.head_dim;
   facts["vocab_size"] = info.vocab_size;
-  facts["positions"] = info.max_positions;
+  if (!info.encoder_decoder) facts["positions"] = info.max_positions;
   if (std::any_of(info.windows.begin(), info.windows.end(), [](int64_t w) { return w > 0; })) {
     facts["windows"] = info.windows;
   }
-  facts["position_embeddings"] = info.learned_positions ? "learned" : "rotary";
+  facts["position_embeddings"] = info.learned_positions ? "learned"
+                                 : info.encoder_decoder ? "relative"
+                                                        : "rotary";
   if (info.task == Task::causal_lm) facts["tied_head"] = info.tied_head;
   if (info.num_labels > 0) facts["num_labels"] = info.num_labels;
   facts["bos"] = info.bos_ids;
@@ -242,6 +245,50 @@ void print_tokenizer(const Tokenizer& tokenizer) {
   }
 }
 
+// Forward and backward together: per token of rows of `row_length`, by every convention, or, of an
+// encoder-decoder model, per example with as many tokens on both sides.
+Json flops_of(const Model& model, int64_t row_length) {
+  const ModelInfo& info = model.info();
+  const int64_t width = int64_t{info.num_heads} * info.head_dim;
+  Json json{{"row_length", row_length}, {"matmul_parameters", model.matmul_parameters()}};
+  if (info.encoder_decoder) {
+    // What is per token of the source, and per token of the target.
+    const EncoderDecoderFlopsShape shape{.encoder_params = model.source_matmul_parameters(),
+                                         .decoder_params = model.matmul_parameters(),
+                                         .encoder_layers = info.num_encoder_layers,
+                                         .decoder_layers = info.num_layers,
+                                         .attention_width = width};
+    json["source_matmul_parameters"] = model.source_matmul_parameters();
+    json["example"] = example_flops(shape, row_length, row_length);
+    return json;
+  }
+  const FlopsShape shape{.matmul_params = model.matmul_parameters(),
+                         .num_layers = info.num_layers,
+                         .attention_width = width,
+                         .sliding_windows = info.windows};
+  for (const FlopsConvention convention : {FlopsConvention::palm, FlopsConvention::titan,
+                                           FlopsConvention::llmc, FlopsConvention::exact}) {
+    json[std::string(flops_convention_name(convention))] =
+        flops_per_token(shape, row_length, convention);
+  }
+  return json;
+}
+
+void print_flops(const Json& flops) {
+  const auto length = flops["row_length"].get<int64_t>();
+  if (flops.contains("example")) {
+    fmt::print(
+        "\nFLOPs of an example, forward and backward, {0} tokens of source and {0} of target\n"
+        "  exact  {1:.5g} G\n",
+        length, flops["example"].get<double>() * 1e-9);
+    return;
+  }
+  fmt::print("\nFLOPs per token, forward and backward, rows of {} tokens\n", length);
+  for (const char* convention : {"palm", "titan", "llmc", "exact"}) {
+    fmt::print("  {:<6} {:.5g} G\n", convention, flops[convention].get<double>() * 1e-9);
+  }
+}
+
 }  // namespace
 
 ExitCode run_inspect(Invocation& invocation) {
@@ -256,8 +303,10 @@ ExitCode run_inspect(Invocation& invocation) {
   app.add_option("--batch-tokens", batch_tokens, "Tokens of a micro-batch, for the memory plan")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
-  app.add_option("--row-length", row_length,
-                 "Tokens of a row, for plan and FLOPs; default the model's positions, at most 2048")
+  app.add_option(
+         "--row-length", row_length,
+         "Tokens of a row, for plan and FLOPs; default the model's positions, at most 2048; of "
+         "an encoder-decoder model on each side")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
   app.add_flag("--json", json, "One JSON object");
   if (!parse_arguments(app, invocation)) return ExitCode::ok;
@@ -274,16 +323,15 @@ ExitCode run_inspect(Invocation& invocation) {
                 fmt::format("--row-length {} is more than the model's {} positions", row_length,
                             info.max_positions));
   }
-  const BatchShape batch{.tokens = batch_tokens,
-                         .sequences = (batch_tokens + row_length - 1) / row_length,
-                         .longest = std::min(row_length, batch_tokens)};
+  BatchShape batch{.tokens = batch_tokens,
+                   .sequences = (batch_tokens + row_length - 1) / row_length,
+                   .longest = std::min(row_length, batch_tokens)};
+  if (info.encoder_decoder) {  // as many tokens on both sides
+    batch.source_tokens = batch.tokens;
+    batch.source_longest = batch.longest;
+  }
   const std::vector<Plan> plans = training_plans(subject.config, where, batch);
-  const FlopsShape shape{.matmul_params = model->matmul_parameters(),
-                         .num_layers = info.num_layers,
-                         .attention_width = int64_t{info.num_heads} * info.head_dim,
-                         .sliding_windows = info.windows};
-  constexpr FlopsConvention kConventions[] = {FlopsConvention::palm, FlopsConvention::titan,
-                                              FlopsConvention::llmc, FlopsConvention::exact};
+  const Json flops = flops_of(*model, row_length);
 
   if (json) {
     Json out;
@@ -291,12 +339,7 @@ ExitCode run_inspect(Invocation& invocation) {
     out["model"] = facts_of(info);
     out["weights"] = tensors_of(description);
     if (subject.tokenizer) out["tokenizer"] = tokenizer_of(*subject.tokenizer);
-    out["flops_per_token"] = {{"row_length", row_length},
-                              {"matmul_parameters", shape.matmul_params}};
-    for (const FlopsConvention convention : kConventions) {
-      out["flops_per_token"][std::string(flops_convention_name(convention))] =
-          flops_per_token(shape, row_length, convention);
-    }
+    out[info.encoder_decoder ? "flops" : "flops_per_token"] = flops;
     out["training_memory"] = {{"batch_tokens", batch_tokens}, {"row_length", batch.longest}};
     for (const Plan& plan : plans) out["training_memory"]["plans"].push_back(plan_json(plan));
     fmt::print("{}\n", out.dump(2));
@@ -318,11 +361,7 @@ ExitCode run_inspect(Invocation& invocation) {
   }
   print_tensors(description);
   if (subject.tokenizer) print_tokenizer(*subject.tokenizer);
-  fmt::print("\nFLOPs per token, forward and backward, rows of {} tokens\n", row_length);
-  for (const FlopsConvention convention : kConventions) {
-    fmt::print("  {:<6} {:.5g} G\n", flops_convention_name(convention),
-               flops_per_token(shape, row_length, convention) * 1e-9);
-  }
+  print_flops(flops);
   fmt::print("\ntraining memory, AdamW, micro-batch of {} tokens in rows of {}, GiB\n",
              batch_tokens, batch.longest);
   for (const Plan& plan : plans) {

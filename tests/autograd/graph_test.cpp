@@ -18,7 +18,9 @@ nlohmann::ordered_json config(const std::string& family) {
             {"n_head", 4},          {"n_positions", 64}, {"vocab_size", 50},
             {"resid_pdrop", 0.2},   {"embd_pdrop", 0.2}, {"attn_pdrop", 0.2}};
   }
-  return {{"model_type", "llama"},    {"hidden_size", 32},
+  // Keys that a family does not know do no harm: the windows and heads of 8 are Gemma's.
+  return {{"model_type", family},     {"hidden_size", 32},
+          {"sliding_window", 5},      {"head_dim", 8},
           {"intermediate_size", 48},  {"num_hidden_layers", 4},
           {"num_attention_heads", 4}, {"num_key_value_heads", 2},
           {"vocab_size", 50},         {"max_position_embeddings", 64},
@@ -41,7 +43,7 @@ class Recompute : public ::testing::TestWithParam<std::tuple<kernels::DeviceType
 };
 INSTANTIATE_TEST_SUITE_P(Models, Recompute,
                          ::testing::Combine(::testing::ValuesIn(testing::test_devices()),
-                                            ::testing::Values("gpt2", "llama")),
+                                            ::testing::Values("gpt2", "llama", "gemma3_text")),
                          [](const auto& info) {
                            return std::string(kernels::name_of(std::get<0>(info.param))) + "_" +
                                   std::get<1>(info.param);

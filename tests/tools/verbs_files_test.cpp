@@ -196,9 +196,40 @@ TEST(Inspect, CheckpointTensorsFolded) {
   EXPECT_TRUE(has(result.out, "model.layers.*.mlp.up_proj.weight")) << result.out;
   EXPECT_TRUE(has(result.out, "tied to model.embed_tokens.weight"));
   EXPECT_FALSE(has(result.out, "missing in the checkpoint"));
-  EXPECT_EQ(run("inspect " + write("t5.json", "{\"model_type\":\"t5\"}")).code, 4);
+  EXPECT_EQ(run("inspect " + write("other.json", "{\"model_type\":\"mixtral\"}")).code, 4);
   EXPECT_EQ(run("inspect " + write("not.json", "{")).code, 4);
   EXPECT_EQ(run("inspect " + golden("gpt2") + " --row-length 41").code, 2);
+}
+
+TEST(Inspect, EveryFamily) {
+  for (const char* name : {"gpt2", "llama_untied_bias", "llama_classifier", "qwen2_untied_window",
+                           "gemma3_text", "gemma3_multimodal", "t5_gated_untied"}) {
+    SCOPED_TRACE(name);
+    const Result result = run("inspect --json --batch-tokens 64 --row-length 16 " + golden(name));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const Json json = Json::parse(result.out);
+    EXPECT_TRUE(std::string(name).starts_with(json["model"]["family"].get<std::string>()));
+    EXPECT_TRUE(json["weights"]["missing"].empty());
+    EXPECT_TRUE(json["weights"]["unused"].empty());
+    EXPECT_EQ(json["training_memory"]["plans"].size(), 6u);
+  }
+}
+
+TEST(Inspect, WindowsAndWhatIsIgnored) {
+  const Result windows = run("inspect --row-length 32 " + golden("gemma3_text"));
+  ASSERT_EQ(windows.code, 0) << windows.err;
+  EXPECT_TRUE(has(windows.out, "7 tokens in 3 of 4 layers; all tokens in layers 2")) << windows.out;
+  const Json flops = Json::parse(
+      run("inspect --json --row-length 32 " + golden("gemma3_text")).out)["flops_per_token"];
+  // 4 heads of 8; a causal window of 7 in 32 tokens: 7 · 8 / 2 + 25 · 7 pairs, all 32 · 33 / 2.
+  const double pairs = 3 * 203 + 528;
+  EXPECT_NEAR(flops["exact"].get<double>(),
+              6.0 * flops["matmul_parameters"].get<double>() + 12 * 32 * pairs / 32, 1e-6);
+
+  const Result tower = run("inspect " + golden("gemma3_multimodal"));
+  ASSERT_EQ(tower.code, 0) << tower.err;
+  EXPECT_TRUE(has(tower.out, "known to be of no use\n  multi_modal_projector.")) << tower.out;
+  EXPECT_TRUE(has(tower.out, "tied to model.embed_tokens.weight"));
 }
 
 }  // namespace

@@ -244,7 +244,8 @@ std::string dump_rows(const GoldenModel& model) {
 class Dump : public ::testing::TestWithParam<DeviceAndModel> {};
 INSTANTIATE_TEST_SUITE_P(Models, Dump,
                          on_every_device("gpt2", "llama_tied_llama3rope", "llama_untied_bias",
-                                         "llama_classifier"),
+                                         "llama_classifier", "qwen2_untied_window", "gemma3_text",
+                                         "gemma3_multimodal"),
                          device_and_model);
 
 // Tolerances as in tests/models/golden_test.cpp: fp32 on both sides, sums in another order.
