@@ -44,9 +44,9 @@ Json text_config(const Json& config, const std::string& where) {
 class Gemma3 final : public DecoderModel {
  public:
   Gemma3(const Json& json, const std::string& where)
-      : DecoderModel(text_config(json, where), "model."), multimodal_(is_multimodal(json)) {
+      : DecoderModel(text_config(json, where), "model.") {
     const nlohmann::json plain = config_json();
-    const ConfigReader config(plain, where + (multimodal_ ? ", text_config" : ""));
+    const ConfigReader config(plain, where + (is_multimodal(json) ? ", text_config" : ""));
     info_ = {.family = "gemma3",
              .architecture = "Gemma3ForCausalLM",
              .vocab_size = 262208,
@@ -127,7 +127,8 @@ class Gemma3 final : public DecoderModel {
   }
 
   std::string saved_name(const std::string& name, const std::string& found) const override {
-    return multimodal_ ? name : found;
+    // Of a multimodal checkpoint: config_json() is the text model's.
+    return found.find("language_model.") != std::string::npos ? name : found;
   }
 
   bool ignorable(const std::string& name) const override {
@@ -195,7 +196,6 @@ class Gemma3 final : public DecoderModel {
     return add(graph, m.residual, norm(graph, gated_mlp(graph, m.y, layer.mlp), layer.after_mlp));
   }
 
-  bool multimodal_;
   RopeConfig global_config_, local_config_;
   RopeTable global_rope_, local_rope_;
   std::vector<Layer> layers_;
