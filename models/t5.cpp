@@ -2,6 +2,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "models/blocks/activation.h"
 #include "models/blocks/attention.h"
 #include "models/blocks/relative_bias.h"
 #include "models/config_reader.h"
@@ -49,7 +50,7 @@ class T5 final : public Model {
     }
     eps_ = config.number("layer_norm_epsilon", 1e-6f);
     dropout_ = config.number("dropout_rate", 0.1f);
-    read_activation(config);
+    read_feed_forward(config);
     make_parameters(config);
   }
 
@@ -125,7 +126,7 @@ class T5 final : public Model {
 
   // feed_forward_proj is "relu", "gated-gelu", ...: what transformers derives from it may also be
   // written down, and counts then.
-  void read_activation(const ConfigReader& config) {
+  void read_feed_forward(const ConfigReader& config) {
     const std::string projection = config.string("feed_forward_proj", "relu");
     const std::string kGated = "gated-";
     gated_ = projection.starts_with(kGated);
@@ -133,18 +134,12 @@ class T5 final : public Model {
     if (projection == "gated-gelu") name = "gelu_new";
     gated_ = config.boolean("is_gated_act", gated_);
     name = config.string("dense_act_fn", name);
-    if (name == "relu") {
-      activation_ = kernels::Activation::relu;
-    } else if (name == "gelu_new" || name == "gelu_pytorch_tanh") {
-      activation_ = kernels::Activation::gelu_tanh;
-    } else if (name == "gelu") {
-      activation_ = kernels::Activation::gelu_erf;
-    } else if (name == "silu" || name == "swish") {
-      activation_ = kernels::Activation::silu;
-    } else {
+    const auto activation = find_activation(name);
+    if (!activation) {
       config.unsupported("feed_forward_proj", projection,
                          "relu, gelu, gelu_new or silu, or one of them behind \"gated-\"");
     }
+    activation_ = *activation;
   }
 
   // Names and initialisation as in transformers: std is what keeps activations of size 1 without a

@@ -173,6 +173,7 @@ class Tokeniser {
         writer_(writer),
         parser_(options.fields, names(files), encoder.vocab_size),
         encoder_(options, encoder),
+        vocab_size_(encoder.vocab_size),
         threads_(options.threads > 0 ? options.threads : omp_get_max_threads()) {}
 
   std::vector<std::byte> run() {
@@ -243,7 +244,20 @@ class Tokeniser {
     if (options_.progress) options_.progress(writer_.num_rows(), bytes_);
   }
 
+  // A tokenizer may know added tokens that the model has no embedding for: no text may hold them.
+  void check_ids(const RawRow& raw, const EncodedRow& encoded) const {
+    if (vocab_size_ <= 0) return;
+    for (const int32_t id : encoded.ids) {
+      if (id < vocab_size_) continue;
+      throw data_error("DATA-ID", files_[raw.file].path, raw.line,
+                       "the text has a token with id " + std::to_string(id) + ", expected 0 to " +
+                           std::to_string(vocab_size_ - 1))
+          .why("the tokenizer knows it, the model has no embedding for it");
+    }
+  }
+
   void add(const RawRow& raw, const EncodedRow& encoded) {
+    check_ids(raw, encoded);
     TokenWriter::Row row{encoded.ids, encoded.trainable, encoded.content, raw.line, raw.file, -1};
     if (encoded.label) {
       const auto [at, inserted] =
@@ -280,6 +294,7 @@ class Tokeniser {
   TokenWriter& writer_;
   RowParser parser_;
   RowEncoder encoder_;
+  int32_t vocab_size_;
   int threads_;
   bool decided_ = false;
   std::vector<RawRow> batch_;  // buffers are kept; batch_size_ of them are in use

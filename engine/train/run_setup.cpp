@@ -168,8 +168,14 @@ void check_lengths(const Model& model, const TrainConfig& config) {
       .fix(fmt::format("data.max_length={}", info.max_positions));
 }
 
+// Added tokens without an embedding are usual (Gemma 3 1B has the tokenizer of the models that see
+// images) and do no harm where no text holds them, which tokenising checks.
 void check_vocabulary(const Model& model, const Tokenizer& tokenizer, const std::string& where) {
-  if (tokenizer.vocab_size() <= model.info().vocab_size) return;
+  int64_t added = 0;
+  for (const SpecialToken& token : tokenizer.special_tokens()) {
+    added += token.id >= model.info().vocab_size;
+  }
+  if (tokenizer.vocab_size() - added <= model.info().vocab_size) return;
   throw Error(ExitCode::checkpoint, "TOK-VOCAB",
               fmt::format("the tokenizer makes ids up to {}, the model has {} embeddings",
                           tokenizer.vocab_size() - 1, model.info().vocab_size))

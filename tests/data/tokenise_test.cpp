@@ -130,6 +130,17 @@ TEST_F(Tokenise, TokenRowsAreLeftAloneUnlessAsked) {
   EXPECT_EQ(error_of([&] { tokenise(options, encoder); }).code(), "DATA-ID");
 }
 
+TEST_F(Tokenise, TextsHoldNoTokenThatTheModelLacks) {
+  const auto options = options_for("{\"text\": \"ab\"}\n{\"text\": \"az\"}\n");
+  TextEncoder encoder = byte_encoder();
+  encoder.vocab_size = id('z');
+  const Error error = error_of([&] { tokenise(options, encoder); });
+  EXPECT_EQ(error.code(), "DATA-ID");
+  EXPECT_TRUE(contains(error.what(), "f.jsonl:2")) << error.what();
+  encoder.vocab_size = id('z') + 1;
+  EXPECT_EQ(tokenise(options, encoder)->rows.num_rows(), 2u);
+}
+
 TEST_F(Tokenise, MaskingIsByPositionEvenWhenPaddingIsEos) {
   // EOS in the middle of a text and at its end stays a target.
   const auto data = tokenise(options_for("{\"input_ids\": [5, 2, 6, 2]}"), byte_encoder());
