@@ -24,7 +24,8 @@ struct AddedToken {
   bool normalized = false;   // matched in normalized text, against its normal form
 };
 
-// A stretch of text: a found token with the white space it swallows, or text between tokens (id < 0).
+// A stretch of text: a found token with the white space it swallows, or text between tokens (id <
+// 0).
 struct Segment {
   int32_t id = -1;
   std::string_view text;

@@ -3,7 +3,9 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <set>
+#include <span>
 
 #include "engine/core/error.h"
 #include "tokenizer/piece_kind.h"
@@ -14,25 +16,37 @@ MergeTable make_merges(const ModelLists& lists, const Vocabulary& vocabulary,
                        const std::string& file, size_t prefix_bytes) {
   MergeTable merges;
   merges.reserve(lists.merges.size());
-  std::string merged;
-  for (uint32_t rank = 0; rank < lists.merges.size(); ++rank) {
-    const std::string_view left = lists.left(lists.merges[rank]);
-    const std::string_view right = lists.right(lists.merges[rank]);
-    merged.assign(left);
-    merged += right.substr(std::min(prefix_bytes, right.size()));
-    const int32_t ids[] = {vocabulary.find(left), vocabulary.find(right), vocabulary.find(merged)};
-    const std::string_view texts[] = {left, right, merged};
-    for (int i = 0; i < 3; ++i) {
+  // Left part, right part and merged token of a batch of merges.
+  constexpr size_t kBatch = 64;
+  std::array<std::string_view, 3 * kBatch> texts;
+  std::array<int32_t, 3 * kBatch> ids;
+  std::array<std::string, kBatch> merged;
+  for (size_t begin = 0; begin < lists.merges.size(); begin += kBatch) {
+    const size_t size = std::min(kBatch, lists.merges.size() - begin);
+    for (size_t i = 0; i < size; ++i) {
+      const std::string_view left = lists.left(lists.merges[begin + i]);
+      const std::string_view right = lists.right(lists.merges[begin + i]);
+      merged[i].assign(left);
+      merged[i] += right.substr(std::min(prefix_bytes, right.size()));
+      texts[3 * i] = left;
+      texts[3 * i + 1] = right;
+      texts[3 * i + 2] = merged[i];
+    }
+    vocabulary.find_many(std::span(texts).first(3 * size), ids);
+    for (size_t i = 0; i < 3 * size; ++i) {
       if (ids[i] >= 0) continue;
+      const size_t rank = begin + i / 3;
       throw Error(ExitCode::checkpoint, "TOK-MERGES",
                   fmt::format("merge {} names a token that is not in the vocabulary", rank))
           .with("file", file)
-          .where(fmt::format("\"{}\" + \"{}\"", left, right))
+          .where(fmt::format("\"{}\" + \"{}\"", texts[i / 3 * 3], texts[i / 3 * 3 + 1]))
           .expected(fmt::format("\"{}\" among the {} tokens of the vocabulary", texts[i],
                                 vocabulary.size()))
           .why("vocabulary and merges come from different tokenizers, or one was cut");
     }
-    merges.insert(ids[0], ids[1], {rank, ids[2]});
+    for (size_t i = 0; i < size; ++i) {
+      merges.insert(ids[3 * i], ids[3 * i + 1], {static_cast<uint32_t>(begin + i), ids[3 * i + 2]});
+    }
   }
   return merges;
 }

@@ -12,14 +12,16 @@ template <typename Rewrite>
 class CharacterNormalizer final : public Normalizer {
  public:
   bool normalize(std::string_view text, RegexScratch&, std::string* out) const override {
-    out->clear();
-    out->reserve(text.size());
+    std::string rewritten;
+    rewritten.reserve(text.size());
     for (size_t at = 0; at < text.size();) {
       const CodePoint c = decode_code_point(text, at);
-      Rewrite::rewrite(c.value, text.substr(at, c.length), out);
+      Rewrite::rewrite(c.value, text.substr(at, c.length), &rewritten);
       at += c.length;
     }
-    return *out != text;
+    if (rewritten == text) return false;
+    *out = std::move(rewritten);
+    return true;
   }
 };
 
@@ -105,8 +107,8 @@ class Precompiled final : public Normalizer {
   explicit Precompiled(Charsmap charsmap) : charsmap_(std::move(charsmap)) {}
 
   bool normalize(std::string_view text, RegexScratch&, std::string* out) const override {
-    out->clear();
-    out->reserve(text.size());
+    std::string rewritten;
+    rewritten.reserve(text.size());
     bool changed = false;
     const auto replace = [&](std::string_view part) {
       const Charsmap::Rule rule = charsmap_.shortest(part);
@@ -115,14 +117,14 @@ class Precompiled final : public Normalizer {
         throw Error(ExitCode::checkpoint, "TOK-MALFORMED",
                     "the precompiled charsmap has a replacement that is not UTF-8");
       }
-      *out += rule.replacement;
-      check_charsmap_growth(text.size(), out->size());
+      rewritten += rule.replacement;
+      check_charsmap_growth(text.size(), rewritten.size());
       changed = true;
       return true;
     };
     for (size_t at = 0; at < text.size();) {
       if (charsmap_.is_plain_ascii(text, at) && text[at] != '\r') {
-        *out += text[at++];
+        rewritten += text[at++];
         continue;
       }
       const std::string_view cluster = text.substr(at, grapheme_length(text, at));
@@ -130,10 +132,11 @@ class Precompiled final : public Normalizer {
       if (cluster.size() < 6 && replace(cluster)) continue;
       for (size_t i = 0; i < cluster.size();) {
         const std::string_view character = cluster.substr(i, character_length(cluster, i));
-        if (!replace(character)) *out += character;
+        if (!replace(character)) rewritten += character;
         i += character.size();
       }
     }
+    if (changed) *out = std::move(rewritten);
     return changed;
   }
 

@@ -2,6 +2,10 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -17,6 +21,54 @@ using nlohmann::json;
 // Deeper nesting is no tokenizer; refusing it keeps every later walk shallow.
 constexpr size_t kMaxDepth = 64;
 
+// 10^n for n from 0 to 308, rounded to the nearest double.
+double power_of_ten(int64_t n) {
+  static const std::array<double, 309> kPowers = [] {
+    std::array<double, 309> powers{};
+    for (size_t i = 0; i < powers.size(); ++i) {
+      const std::string text = fmt::format("1e{}", i);
+      std::from_chars(text.data(), text.data() + text.size(), powers[i]);
+    }
+    return powers;
+  }();
+  return kPowers[static_cast<size_t>(std::clamp<int64_t>(n, 0, 308))];
+}
+
+// A real number as Rust's serde_json reads it: digits as an integer of 64 bits, then one product or
+// quotient with a power of ten. Its last bit may be wrong, and decides ties between segmentations.
+double read_as_serde(std::string_view text) {
+  bool negative = false, in_fraction = false, overflown = false;
+  uint64_t digits = 0;
+  int64_t exponent = 0;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '-') {
+      negative = true;
+    } else if (c == '.') {
+      in_fraction = true;
+    } else if (c == 'e' || c == 'E') {
+      const size_t sign = text[at + 1] == '+' ? 2 : 1;
+      int64_t written = 0;
+      std::from_chars(text.data() + at + sign, text.data() + text.size(), written);
+      exponent += written;
+      break;
+    } else {
+      const uint64_t digit = static_cast<uint64_t>(c - '0');
+      overflown = overflown || digits > (UINT64_MAX - digit) / 10;
+      if (!overflown) digits = digits * 10 + digit;
+      if (overflown != in_fraction) exponent += overflown ? 1 : -1;
+    }
+  }
+  double value = static_cast<double>(digits);
+  while (exponent < -308 && value != 0) {
+    value /= 1e308;
+    exponent += 308;
+  }
+  const double power = power_of_ten(std::abs(exponent));
+  value = exponent >= 0 ? value * power : value / power;
+  return negative ? -value : value;
+}
+
 class Reader final : public JsonEvents {
  public:
   // `lists` may be null: everything becomes a tree. With `root_is_vocab` the whole text is one
@@ -26,8 +78,8 @@ class Reader final : public JsonEvents {
 
   void null() override { value(json(nullptr)); }
   void boolean(bool v) override { value(json(v)); }
-  void real(double v) override {
-    if (place_ == Place::kScoredToken) return score(v);
+  void real(double v, std::string_view text) override {
+    if (place_ == Place::kScoredToken) return score(read_as_serde(text));
     value(json(v));
   }
   void integer(int64_t v) override {

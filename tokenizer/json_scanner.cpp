@@ -178,7 +178,7 @@ class Scanner {
     }
     double real = 0;
     if (std::from_chars(from, to, real).ec != std::errc()) fail(begin, "a number out of range");
-    events_.real(real);
+    events_.real(real, text_.substr(begin, at_ - begin));
   }
 
   // The string that begins at the quote `at_`: in the text itself when nothing is escaped.

@@ -15,8 +15,8 @@ class JsonEvents {
   virtual void null() = 0;
   virtual void boolean(bool value) = 0;
   virtual void integer(int64_t value) = 0;
-  // Everything that is no integer of 64 bits.
-  virtual void real(double value) = 0;
+  // Everything that is no integer of 64 bits; `text` is how the document writes it.
+  virtual void real(double value, std::string_view text) = 0;
   virtual void string(std::string_view value) = 0;
   virtual void key(std::string_view key) = 0;
   virtual void start_object() = 0;

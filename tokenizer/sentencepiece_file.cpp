@@ -149,7 +149,7 @@ SentencePieceFile::Piece read_piece(Message message) {
   if (find_invalid_utf8(piece.text) != std::string_view::npos) {
     throw message.broken("a piece that is not UTF-8");
   }
-  if (std::isnan(piece.score)) throw message.broken("a piece whose score is no number");
+  if (!std::isfinite(piece.score)) throw message.broken("a piece whose score is no number");
   return piece;
 }
 

@@ -85,27 +85,27 @@ std::string merges_text(const std::vector<std::pair<std::string, std::string>>& 
   return text + "\n    ]";
 }
 
-}  // namespace
-
-std::string write_tokenizer_json(const BpeFile& file) {
-  const bool byte_level = file.style == BpeFile::Style::kByteLevel;
+struct Steps {
   json normalizer, pre_tokenizer, post_processor, decoder;
-  if (byte_level) {
-    pre_tokenizer = split_json(file.split_regex);
-    post_processor = byte_level_json(true);
-    decoder = byte_level_json(true);
-  } else {
-    normalizer = {{"type", "Sequence"},
-                  {"normalizers",
-                   {{{"type", "Prepend"}, {"prepend", "\u2581"}}, replace_json(" ", "\u2581")}}};
-    post_processor = template_json(file.bos);
-    decoder = {{"type", "Sequence"},
-               {"decoders",
-                {replace_json("\u2581", " "),
-                 {{"type", "ByteFallback"}},
-                 {{"type", "Fuse"}},
-                 {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}}}};
-  }
+};
+
+// Spaces as "▁", one more in front, and the way back.
+Steps metaspace_steps() {
+  Steps steps;
+  steps.normalizer = {
+      {"type", "Sequence"},
+      {"normalizers", {{{"type", "Prepend"}, {"prepend", "\u2581"}}, replace_json(" ", "\u2581")}}};
+  steps.decoder = {{"type", "Sequence"},
+                   {"decoders",
+                    {replace_json("\u2581", " "),
+                     {{"type", "ByteFallback"}},
+                     {{"type", "Fuse"}},
+                     {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}}}};
+  return steps;
+}
+
+// Everything before the fields of the model.
+std::string head_text(const Steps& steps, const std::vector<AddedToken>& added_tokens) {
   std::string text = "{\n";
   const auto field = [&](const char* name, const json& value) {
     text += fmt::format("  \"{}\": {},\n", name, value.dump());
@@ -113,12 +113,45 @@ std::string write_tokenizer_json(const BpeFile& file) {
   field("version", "1.0");
   field("truncation", nullptr);
   field("padding", nullptr);
-  field("added_tokens", added_tokens_json(file.added_tokens));
-  field("normalizer", normalizer);
-  field("pre_tokenizer", pre_tokenizer);
-  field("post_processor", post_processor);
-  field("decoder", decoder);
-  text += "  \"model\": {\n";
+  field("added_tokens", added_tokens_json(added_tokens));
+  field("normalizer", steps.normalizer);
+  field("pre_tokenizer", steps.pre_tokenizer);
+  field("post_processor", steps.post_processor);
+  field("decoder", steps.decoder);
+  return text + "  \"model\": {\n";
+}
+
+}  // namespace
+
+std::string write_tokenizer_json(const UnigramFile& file) {
+  Steps steps = metaspace_steps();
+  steps.pre_tokenizer = {{"type", "Split"},
+                         {"pattern", {{"Regex", "\n+|\u2581+[^\u2581\n]*|[^\u2581\n]+"}}},
+                         {"behavior", "Isolated"},
+                         {"invert", false}};
+  std::string text = head_text(steps, file.added_tokens);
+  text += fmt::format("    \"type\": \"Unigram\",\n    \"unk_id\": {},\n", file.unk_id);
+  text += "    \"vocab\": [";
+  for (size_t id = 0; id < file.vocab.size(); ++id) {
+    const auto& [token, score] = file.vocab[id];
+    text +=
+        fmt::format("{}\n      [{}, {}]", id ? "," : "", json(token).dump(), json(score).dump());
+  }
+  return text + "\n    ],\n    \"byte_fallback\": true\n  }\n}\n";
+}
+
+std::string write_tokenizer_json(const BpeFile& file) {
+  const bool byte_level = file.style == BpeFile::Style::kByteLevel;
+  Steps steps;
+  if (byte_level) {
+    steps.pre_tokenizer = split_json(file.split_regex);
+    steps.post_processor = byte_level_json(true);
+    steps.decoder = byte_level_json(true);
+  } else {
+    steps = metaspace_steps();
+    steps.post_processor = template_json(file.bos);
+  }
+  std::string text = head_text(steps, file.added_tokens);
   const auto model_field = [&](const char* name, const json& value) {
     text += fmt::format("    \"{}\": {},\n", name, value.dump());
   };

@@ -25,4 +25,13 @@ struct BpeFile {
 
 std::string write_tokenizer_json(const BpeFile& file);
 
+// A Unigram tokenizer with byte fallback, "▁" for spaces and in front of every text, cut at line
+// breaks and before spaces.
+struct UnigramFile {
+  std::vector<std::pair<std::string, double>> vocab;  // token and score, by id
+  int32_t unk_id = 0;
+  std::vector<AddedToken> added_tokens;
+};
+std::string write_tokenizer_json(const UnigramFile& file);
+
 }  // namespace engine::tokenizer

@@ -1,7 +1,9 @@
 #include "tokenizer/unigram.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "engine/core/error.h"
 #include "tokenizer/byte_level.h"
@@ -13,6 +15,7 @@ namespace {
 
 // What an unknown character costs more than the worst piece.
 constexpr float kUnknownPenalty = 10;
+constexpr float kMaxFloatSum = 100000;
 
 // The best path to a position found so far, and its last piece.
 template <typename Sum>
@@ -57,7 +60,7 @@ Unigram::Unigram(Vocabulary vocabulary, UnigramOptions options)
   const bool sentencepiece = options_.flavor == UnigramOptions::Flavor::kSentencePiece;
   double min_score =
       sentencepiece ? std::numeric_limits<float>::max() : std::numeric_limits<double>::infinity();
-  float max_score = std::numeric_limits<float>::min();  // sic: the smallest positive one
+  max_score_ = std::numeric_limits<float>::min();  // sic: the smallest positive one
   std::vector<std::pair<std::string_view, int32_t>> searched;
   searched.reserve(vocabulary_.size());
   for (int32_t id = 0; id < vocabulary_.id_limit(); ++id) {
@@ -68,12 +71,11 @@ Unigram::Unigram(Vocabulary vocabulary, UnigramOptions options)
     }
     if (kind != PieceKind::kNormal) continue;
     min_score = std::min(min_score, options_.scores[id]);
-    max_score = std::max(max_score, static_cast<float>(options_.scores[id]));
+    max_score_ = std::max(max_score_, static_cast<float>(options_.scores[id]));
   }
   trie_ = PrefixTrie(std::move(searched));
   unk_score_ =
       sentencepiece ? static_cast<float>(min_score) - kUnknownPenalty : min_score - kUnknownPenalty;
-  user_defined_score_ = max_score;
   if (options_.byte_fallback) {
     for (unsigned byte = 0; byte < 256; ++byte) {
       byte_ids_.push_back(vocabulary_.find(byte_token(static_cast<unsigned char>(byte))));
@@ -149,7 +151,7 @@ void Unigram::append_unknown(std::string_view text, std::vector<int32_t>* ids) c
 // User-defined pieces score about -0.1, above any sequence of others.
 double Unigram::score_of(int32_t id, size_t num_bytes) const {
   if (!options_.kinds.empty() && options_.kinds[id] == PieceKind::kUserDefined) {
-    return static_cast<float>(num_bytes) * user_defined_score_ - 0.1;
+    return static_cast<float>(num_bytes) * max_score_ - 0.1;
   }
   return options_.scores[id];
 }
@@ -176,35 +178,41 @@ void Unigram::find_best_path(std::string_view text, Scratch& scratch, PathPiece 
       path_piece(piece->begin, piece->end, piece->id);
     }
   };
-  const auto propose = [&](size_t begin, size_t end, Sum score_before, auto score, int32_t id) {
+  size_t at = 0;
+  // `score` may have more digits than a path keeps.
+  const auto propose = [&](size_t end, auto score, int32_t id) {
     if (end > reach) {
       if (end - origin >= paths.size()) paths.resize((end - origin) * 2);
       for (size_t i = reach + 1; i <= end; ++i) paths[i - origin].begin = Best::kNotReached;
       reach = end;
     }
     Best& best = paths[end - origin];
-    const auto candidate = score + score_before;
-    if (best.begin != Best::kNotReached && !(candidate > best.score)) return;
+    if (best.begin != Best::kNotReached && !(score > best.score)) return;
     if (id < 0) refuse_unknown();
-    best = {static_cast<Sum>(candidate), id, begin};
+    best = {static_cast<Sum>(score), id, at};
   };
 
-  for (size_t at = 0; at < text.size();) {
+  while (at < text.size()) {
     if (at == reach && at > origin) {
       send_decided(at);
       paths[0] = paths[at - origin];
       origin = at;
+    }
+    // Sums of a long text would outgrow the digits of a float: they begin anew, as differences.
+    if (std::is_same_v<Sum, float> && std::abs(paths[at - origin].score) > kMaxFloatSum) {
+      const Sum passed = paths[at - origin].score;
+      for (size_t i = at; i <= reach; ++i) paths[i - origin].score -= passed;
     }
     const Sum score_before = paths[at - origin].score;
     const size_t character = character_length(text, at);
     bool has_character = false;
     trie_.for_each_prefix(text.substr(at), [&](size_t length, int32_t id) {
       if (!options_.kinds.empty() && options_.kinds[id] == PieceKind::kUnused) return;
-      propose(at, at + length, score_before, score_of(id, length), id);
+      propose(at + length, score_of(id, length) + score_before, id);
       has_character = has_character || length == character;
     });
     if (!has_character) {
-      propose(at, at + character, score_before, static_cast<Sum>(unk_score_), options_.unk_id);
+      propose(at + character, static_cast<Sum>(unk_score_) + score_before, options_.unk_id);
     }
     at += character;
   }

@@ -2,9 +2,9 @@
 // the largest sum of scores (log probabilities).
 //
 // Kudo, "Subword Regularization" (2018). Viterbi over byte positions; of equally good paths to a
-// position the one found first, whose last piece is longest, stays. Arithmetic follows the two
-// implementations there are, since rounding decides ties: sums in float in sentencepiece, in double
-// in Hugging Face tokenizers.
+// position the one that came from further left stays. Arithmetic follows the two implementations
+// there are, since rounding decides ties: sums kept in float in sentencepiece (up to 0.2.1; later
+// versions also add in float), in double in Hugging Face tokenizers.
 #pragma once
 
 #include <memory>
@@ -51,7 +51,7 @@ class Unigram final : public Model {
   PrefixTrie trie_;
   std::vector<int32_t> byte_ids_;  // of <0x00>...<0xFF>, -1 where absent; empty without fallback
   double unk_score_ = 0;
-  float user_defined_score_ = 0;  // per byte
+  float max_score_ = 0;
 };
 
 }  // namespace engine::tokenizer

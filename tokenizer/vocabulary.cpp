@@ -1,6 +1,7 @@
 #include "tokenizer/vocabulary.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -74,6 +75,34 @@ Vocabulary::Added Vocabulary::add(std::string_view token, int32_t id) {
 
 int32_t Vocabulary::find(std::string_view token) const {
   return slots_.empty() ? -1 : slots_[find_slot(token, hash_bytes(token))].id;
+}
+
+void Vocabulary::find_many(std::span<const std::string_view> tokens, std::span<int32_t> ids) const {
+  if (slots_.empty()) {
+    std::fill(ids.begin(), ids.end(), -1);
+    return;
+  }
+  constexpr size_t kBatch = 32;
+  const size_t mask = slots_.size() - 1;
+  std::array<uint64_t, kBatch> hashes;
+  for (size_t begin = 0; begin < tokens.size(); begin += kBatch) {
+    const size_t size = std::min(kBatch, tokens.size() - begin);
+    for (size_t i = 0; i < size; ++i) {
+      hashes[i] = hash_bytes(tokens[begin + i]);
+      __builtin_prefetch(&slots_[hashes[i] & mask]);
+    }
+    for (size_t i = 0; i < size; ++i) {
+      const int32_t id = slots_[hashes[i] & mask].id;
+      if (id >= 0) __builtin_prefetch(&entries_[id]);
+    }
+    for (size_t i = 0; i < size; ++i) {
+      const int32_t id = slots_[hashes[i] & mask].id;
+      if (id >= 0) __builtin_prefetch(bytes_.data() + entries_[id].offset);
+    }
+    for (size_t i = 0; i < size; ++i) {
+      ids[begin + i] = slots_[find_slot(tokens[begin + i], hashes[i])].id;
+    }
+  }
 }
 
 }  // namespace engine::tokenizer

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,9 @@ class Vocabulary {
 
   // The id of `token`, or -1.
   int32_t find(std::string_view token) const;
+  // ids[i] = find(tokens[i]). Several times faster than one by one where the vocabulary does not
+  // fit into the cache, because its memory is asked for ahead.
+  void find_many(std::span<const std::string_view> tokens, std::span<int32_t> ids) const;
   bool contains_id(int32_t id) const {
     return id >= 0 && static_cast<size_t>(id) < entries_.size() && entries_[id].length != kHole;
   }

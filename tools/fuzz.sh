@@ -3,6 +3,7 @@
 # configs, tokenizers. Under AddressSanitizer and UndefinedBehaviorSanitizer, guided by coverage.
 #
 #   tools/fuzz.sh [MINUTES [TARGET...]]      1 minute each; targets: safetensors jsonl config tokenizer
+#                                            sentencepiece
 #   FUZZ_SEED=7 tools/fuzz.sh 10             another sequence of inputs (default: the date)
 #
 # An input that crashes is kept in build-fuzz/crashes; add it to the tests of its room with the fix.
@@ -11,14 +12,14 @@ cd "$(dirname "$0")/.."
 
 case "${1:-}" in
   -h | --help)
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,9s/^# \{0,1\}//p' "$0"
     exit 0
     ;;
 esac
 minutes=${1:-1}
 shift || true
 targets=("$@")
-[[ ${#targets[@]} -eq 0 ]] && targets=(safetensors jsonl config tokenizer)
+[[ ${#targets[@]} -eq 0 ]] && targets=(safetensors jsonl config tokenizer sentencepiece)
 seed=${FUZZ_SEED:-$(date +%Y%m%d)}
 
 tools/setup.sh
@@ -35,7 +36,7 @@ cmake --build "$build" --parallel "$(nproc)" --target "${targets[@]/#/fuzz_}"
 # --- Seeds: small valid inputs. ---
 seeds=$build/seeds
 rm -rf "$seeds"
-mkdir -p "$seeds"/{safetensors,jsonl,config,tokenizer} "$build/crashes"
+mkdir -p "$seeds"/{safetensors,jsonl,config,tokenizer,sentencepiece} "$build/crashes"
 
 # A safetensors file: length of the header as eight bytes, header, data.
 safetensors() {
@@ -106,6 +107,60 @@ cat >"$seeds/tokenizer/byte_fallback" <<'END'
   "vocab": {"<unk>": 0, "<s>": 1, "<0x41>": 2, "<0xC3>": 3, "\u2581": 4, "a": 5, "\u2581a": 6},
   "merges": ["\u2581 a"]}}
 END
+
+# A unigram vocabulary: one letter per piece would do for the mutations.
+cat >"$seeds/tokenizer/unigram" <<'END'
+1{"version": "1.0",
+"added_tokens": [{"id": 0, "content": "<unk>", "special": true}],
+"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"},
+  {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAABhAA=="}]},
+"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"},
+  {"type": "Punctuation", "behavior": "Contiguous"},
+  {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": true}]},
+"post_processor": {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 2]},
+"decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"},
+  {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first"}]},
+"model": {"type": "Unigram", "unk_id": 0, "byte_fallback": true,
+  "vocab": [["<unk>", 0], ["</s>", 0], ["<s>", 0], ["<0x41>", -9.5], ["\u2581", -2], ["a", -3.25],
+    ["ab", -4], ["\u2581he", -5e0]]}}
+END
+cat >"$seeds/tokenizer/word_piece" <<'END'
+1{"normalizer": {"type": "BertNormalizer", "lowercase": true},
+"pre_tokenizer": {"type": "BertPreTokenizer"},
+"post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 1], "cls": ["[CLS]", 2]},
+"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+"model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+  "max_input_chars_per_word": 100,
+  "vocab": {"[UNK]": 0, "[SEP]": 1, "[CLS]": 2, "he": 3, "##llo": 4, "world": 5}}}
+END
+
+# SentencePiece models. A piece: text, score (as four bytes), type.
+bytes_field() { printf '%b%s' "\\x$1$(printf '\\x%02x' "${#2}")" "$2"; }
+piece() {
+  local LC_ALL=C text=$1 score=$2 type=$3
+  printf '%b' "\\x0a$(printf '\\x%02x' $((${#text} + 9)))"
+  bytes_field 0a "$text"
+  printf '%b' "\\x15$score\\x18$(printf '\\x%02x' "$type")"
+}
+model_pieces() {
+  piece '<unk>' '\x00\x00\x00\x00' 2
+  piece '<s>' '\x00\x00\x00\x00' 3
+  piece '</s>' '\x00\x00\x00\x00' 3
+  piece $'\xe2\x96\x81' '\x00\x00\x00\xc0' 1
+  piece a '\x00\x00\x40\xc0' 1
+  piece b '\x00\x00\x60\xc0' 1
+  piece ab '\x00\x00\x80\xbf' 1
+  piece aa '\x00\x00\x80\xc0' 5
+  piece '<tool>' '\x00\x00\x00\x00' 4
+}
+# trainer_spec: unigram (1) or BPE (2). normalizer_spec: a charsmap of one unit, flags.
+for kind in 1 2; do
+  {
+    model_pieces
+    printf '%b' "\\x12\\x02\\x18\\x0$kind"
+    printf '\x1a\x12\x12\x0a\x04\x00\x00\x00\x00\x04\x00\x00a\x00\x18\x01\x20\x01\x28\x01'
+  } >"$seeds/sentencepiece/kind$kind"
+done
 
 # --- Runs. ---
 export ASAN_OPTIONS=max_allocation_size_mb=2048:detect_leaks=1

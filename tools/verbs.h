@@ -9,6 +9,7 @@ ExitCode run_train(Invocation& invocation);
 ExitCode run_generate(Invocation& invocation);
 ExitCode run_eval(Invocation& invocation);
 ExitCode run_tokenize(Invocation& invocation);
+ExitCode run_tokenize_train(Invocation& invocation);  // `tokenize train`
 ExitCode run_convert(Invocation& invocation);
 ExitCode run_inspect(Invocation& invocation);
 ExitCode run_dump(Invocation& invocation);

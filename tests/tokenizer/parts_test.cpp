@@ -3,6 +3,7 @@
 
 #include <random>
 
+#include "tests/tokenizer/sentencepiece_test_util.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/decoder.h"
 #include "tokenizer/merge_table.h"
@@ -85,6 +86,37 @@ std::string pieces(const PreTokenizer& splitter, std::string_view text) {
   return collector.list;
 }
 
+TEST(Normalizer, CharacterByCharacter) {
+  EXPECT_EQ(normal(*make_lowercase_normalizer(), "\u00c0\u0130\u03a3 \u1e9eX"),
+            "\u00e0i\u0307\u03c3 \u00dfx");
+  EXPECT_EQ(normal(*make_lowercase_normalizer(), "low"), "low");
+  EXPECT_EQ(normal(*make_strip_accents_normalizer(), "e\u0301a\u0903\u20dd"), "ea");
+  EXPECT_EQ(normal(*make_nmt_normalizer(),
+                   "a\x01"
+                   "b\tc\u200bd\ufeff\u2581e\u0085"),
+            "ab c d  e\u0085");
+  EXPECT_EQ(normal(*make_byte_spelling_normalizer(), "a\u00e9 \n"), "a\u00c3\u00a9\u0120\u010a");
+}
+
+TEST(Normalizer, Bert) {
+  const std::string text("\u00c0b\0\ufffd\u200b\t\u6f22\u5b57\u00a0\u00df", 21);
+  EXPECT_EQ(normal(*make_bert_normalizer({}), text), "ab  \u6f22  \u5b57  \u00df");
+  EXPECT_EQ(
+      normal(*make_bert_normalizer(
+                 {.clean_text = false, .handle_chinese_chars = false, .strip_accents = false}),
+             "\u00c0B\t\u6f22"),
+      "\u00e0b\t\u6f22");
+}
+
+TEST(Normalizer, PrecompiledTakesTheShortestRuleForAWholeCluster) {
+  const Charsmap map(testing::one_rule_charsmap('e', "E!"), "test");
+  const auto precompiled = make_precompiled_normalizer(map);
+  EXPECT_EQ(normal(*precompiled, "abc"), "abc");
+  EXPECT_EQ(normal(*precompiled, "bed"), "bE!d");
+  EXPECT_EQ(normal(*precompiled, "e\u0301"), "E!");  // the accent goes with it
+  EXPECT_EQ(normal(*precompiled, "e\u0301\u0301\u0301"), "E!\u0301\u0301\u0301");  // seven bytes
+}
+
 TEST(PreTokenizer, KnownPatterns) {
   EXPECT_EQ(pieces(*make_split(Regex(kGpt2Pattern), {}), "I'll  go, 1234 times\n\n x"),
             "I|'ll| | go|,| 1234| times|\n\n| x|");
@@ -113,6 +145,20 @@ TEST(PreTokenizer, MetaspaceAndPrefix) {
   EXPECT_EQ(pieces(*make_metaspace({.split = false}), "a b"), "\u2581a\u2581b|");
   EXPECT_EQ(pieces(*make_space_prefix(), "a"), " a|");
   EXPECT_EQ(pieces(*make_space_prefix(), " a"), " a|");
+}
+
+TEST(PreTokenizer, ByKindsOfCharacters) {
+  EXPECT_EQ(pieces(*make_split(CharacterKind::kPunctuation,
+                               {.behavior = SplitBehavior::kMergedWithPrevious}),
+                   "a, b$c\u2014d"),
+            "a,| b$|c\u2014|d|");
+  EXPECT_EQ(pieces(*make_split(CharacterKind::kWhiteSpace, {.behavior = SplitBehavior::kRemoved}),
+                   " a,b \u3000c\n"),
+            "a,b|c|");
+  EXPECT_EQ(pieces(*make_word_split(), "Hello, w\u00f6rld_1  ++x\u200d"),
+            "Hello|,|w\u00f6rld_1|++|x\u200d|");
+  EXPECT_EQ(pieces(*make_fixed_length_split(2), "a\u00e9bcd"), "a\u00e9|bc|d|");
+  EXPECT_EQ(pieces(*make_byte_spelling(), "\u00e9 \n"), "\u00c3\u00a9\u0120\u010a|");
 }
 
 // Segments as text; tokens as <id>.
@@ -216,6 +262,17 @@ TEST(Decoder, MetaspaceAndJoin) {
   EXPECT_EQ(decoded({make_metaspace_decoder("\u2581", true)}, {"\u2581a", "\u2581b"}), "a b");
   EXPECT_EQ(decoded({make_metaspace_decoder("\u2581", false)}, {"\u2581a"}), " a");
   EXPECT_EQ(decoded({make_join_decoder()}, {"a", "b", "c"}), "a b c");
+}
+
+TEST(Decoder, WholeTokens) {
+  EXPECT_EQ(decoded({make_word_piece_decoder("##", true)},
+                    {"do", "n", "##'", "##t", "stop", "!", "it", " 's"}),
+            "do n't stop! it 's");
+  EXPECT_EQ(decoded({make_word_piece_decoder("@", false)}, {"a", "@b", "c", "."}), "ab c .");
+  EXPECT_EQ(decoded({make_word_end_decoder("</w>")}, {"he", "llo</w>", "wor", "ld</w>"}),
+            "hello world");
+  EXPECT_EQ(decoded({make_regex_replace_decoder(Regex("[aeiou]+"), "_")}, {"hello", " queue"}),
+            "h_ll_ q_");
 }
 
 TEST(Vocabulary, FindsWhatWasAdded) {

@@ -3,6 +3,7 @@
 //   tokenizer_probe encode TOKENIZER [--no-special] [--no-parse]   < records > lines of ids
 //   tokenizer_probe decode TOKENIZER [--skip-special]              < lines of ids > records
 //   tokenizer_probe train FILE VOCAB_SIZE PATTERN MIN_FREQUENCY > tokenizer.json  (a text per line)
+//   tokenizer_probe train-unigram FILE VOCAB_SIZE > tokenizer.json
 //   tokenizer_probe llama2c FILE > tokenizer.json
 //   tokenizer_probe bench TOKENIZER FILE [MEGABYTES]               CPU time of opening and encoding
 //
@@ -20,6 +21,7 @@
 #include "tokenizer/bpe_trainer.h"
 #include "tokenizer/llama2c.h"
 #include "tokenizer/tokenizer.h"
+#include "tokenizer/unigram_trainer.h"
 
 namespace {
 
@@ -81,11 +83,9 @@ int bench(const std::string& path, const std::string& text_path, size_t megabyte
   return 0;
 }
 
-int train(const std::vector<std::string>& args) {
-  std::ifstream in(args.at(1), std::ios::binary);
-  engine::BpeTrainer trainer({.vocab_size = std::stoul(args.at(2)),
-                              .min_frequency = std::stoul(args.at(4)),
-                              .split_pattern = args.at(3)});
+template <typename Trainer>
+int train(const std::string& path, Trainer trainer) {
+  std::ifstream in(path, std::ios::binary);
   std::string line;
   const auto start = std::clock();
   while (std::getline(in, line)) trainer.add(in.eof() ? line : line + "\n");
@@ -106,12 +106,21 @@ int main(int argc, char** argv) {
     return false;
   };
   if (args.size() < 2) {
-    std::fprintf(stderr, "usage: tokenizer_probe encode|decode|train|llama2c|bench FILE ...\n");
+    std::fprintf(
+        stderr,
+        "usage: tokenizer_probe encode|decode|train|train-unigram|llama2c|bench FILE ...\n");
     return 2;
   }
   try {
     std::ios::sync_with_stdio(false);
-    if (args[0] == "train") return train(args);
+    if (args[0] == "train") {
+      return train(args[1], engine::BpeTrainer({.vocab_size = std::stoul(args.at(2)),
+                                                .min_frequency = std::stoul(args.at(4)),
+                                                .split_pattern = args.at(3)}));
+    }
+    if (args[0] == "train-unigram") {
+      return train(args[1], engine::UnigramTrainer({.vocab_size = std::stoul(args.at(2))}));
+    }
     if (args[0] == "llama2c") {
       std::cout << engine::llama2c_tokenizer_json(std::filesystem::path(args[1]));
       return 0;

@@ -75,7 +75,25 @@ TEST(Tokenize, Mistakes) {
   EXPECT_EQ(run(train + "300 --out " + tiny_tokenizer()).code, 2);  // is there already
   EXPECT_EQ(run("tokenize train --files /no/such --vocab-size 300 --out " + scratch() / "no").code,
             3);
+  // Settings of the other algorithm.
+  EXPECT_EQ(run(train + "300 --algorithm unigram --split gpt2 --out " + scratch() / "no").code, 2);
+  EXPECT_EQ(run(train + "300 --character-coverage 1 --out " + scratch() / "no").code, 2);
+  EXPECT_EQ(run(train + "300 --algorithm markov --out " + scratch() / "no").code, 2);
   EXPECT_FALSE(fs::exists(scratch() / "no"));
+}
+
+TEST(Tokenize, TrainsUnigram) {
+  const std::string corpus = write("walk.txt", "the walker walks and walked, the talker talks\n");
+  const std::string out = scratch() / "unigram";
+  const Result trained = run("tokenize train --files " + corpus +
+                             " --vocab-size 360 --algorithm unigram --out " + out);
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  EXPECT_TRUE(has(trained.out, "wrote "));
+  const Result ids = run("tokenize " + out + " --jsonl", "{\"text\":\"the  talks\"}\n");
+  ASSERT_EQ(ids.code, 0) << ids.err;
+  const std::string list = ids.out.substr(ids.out.find('['));
+  const Result text = run("tokenize " + out + " --jsonl --decode", "{\"ids\":" + list);
+  EXPECT_TRUE(has(text.out, "\"text\":\"the  talks\"")) << text.out << text.err;
 }
 
 TEST(Convert, HuggingFaceDirectoryKeepsEveryByte) {
