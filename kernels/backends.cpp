@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <stdexcept>
+#include <vector>
 
 namespace engine::kernels {
 
@@ -15,12 +16,16 @@ AttentionVariants attention_variants();
 #if ENGINE_HAS_CUDA
 namespace cuda {
 AttentionVariants attention_variants();
-}
+#if ENGINE_HAS_CUDNN
+void attention_forward_cudnn(Stream stream, const AttentionForward& arguments);  // rivals
+#endif
+}  // namespace cuda
 #endif
 
 namespace {
 std::atomic<MatmulBackend> matmul_backend = MatmulBackend::engine;
-}
+std::atomic<AttentionBackend> attention_backend = AttentionBackend::engine;
+}  // namespace
 
 bool has_cublas() {
 #if ENGINE_HAS_CUBLAS
@@ -41,9 +46,46 @@ MatmulBackend selected_matmul() {
   return matmul_backend.load(std::memory_order_relaxed);
 }
 
+bool has_cudnn() {
+#if ENGINE_HAS_CUDNN
+  return true;
+#else
+  return false;
+#endif
+}
+
+void select_attention(AttentionBackend backend) {
+  if (backend != AttentionBackend::engine && !has_cudnn()) {
+    throw std::logic_error("select_attention: this build has no cuDNN");
+  }
+  attention_backend = backend;
+}
+
+AttentionBackend selected_attention() {
+  return attention_backend.load(std::memory_order_relaxed);
+}
+
+AttentionBackend parse_attention_backend(const std::string& name) {
+  if (name == "engine") return AttentionBackend::engine;
+  if (name == "cudnn") return AttentionBackend::cudnn;
+  if (name == "auto") return AttentionBackend::automatic;
+  throw std::invalid_argument("attention backend \"" + name +
+                              "\": there are engine, cudnn and auto");
+}
+
 AttentionVariants attention_variants(DeviceType device) {
 #if ENGINE_HAS_CUDA
-  if (device == DeviceType::cuda) return cuda::attention_variants();
+  if (device == DeviceType::cuda) {
+    static const std::vector<AttentionVariant> all = [] {
+      const AttentionVariants ours = cuda::attention_variants();
+      std::vector<AttentionVariant> variants(ours.begin(), ours.end());
+#if ENGINE_HAS_CUDNN
+      variants.push_back({"cudnn", cuda::attention_forward_cudnn});
+#endif
+      return variants;
+    }();
+    return {all.data(), static_cast<int>(all.size())};
+  }
 #endif
   return device == DeviceType::simt ? simt::attention_variants() : AttentionVariants{};
 }

@@ -19,6 +19,12 @@ const Operations& table();
 void matmul_cublas(Stream stream, const Matmul& arguments);  // kernels/cuda/rivals
 void matmul_auto(Stream stream, const Matmul& arguments);
 #endif
+#if ENGINE_HAS_CUDNN
+void attention_forward_cudnn(Stream stream, const AttentionForward& arguments);
+void attention_forward_auto(Stream stream, const AttentionForward& arguments);
+void attention_backward_cudnn(Stream stream, const AttentionBackward& arguments);
+void attention_backward_auto(Stream stream, const AttentionBackward& arguments);
+#endif
 }  // namespace cuda
 #endif
 
@@ -78,7 +84,24 @@ Operations plan(const Operations& device) {
 }
 
 #if ENGINE_HAS_CUDA
-// Our own table; products go to the library that was selected.
+#if ENGINE_HAS_CUDNN
+template <typename Arguments>
+using Attention = void (*)(Stream, const Arguments&);
+
+template <typename Arguments, Attention<Arguments> cudnn, Attention<Arguments> automatic>
+void selected(Stream stream, const Arguments& arguments, Attention<Arguments> ours) {
+  switch (selected_attention()) {
+    case AttentionBackend::engine:
+      return ours(stream, arguments);
+    case AttentionBackend::cudnn:
+      return cudnn(stream, arguments);
+    case AttentionBackend::automatic:
+      return automatic(stream, arguments);
+  }
+}
+#endif
+
+// Our own table; products and attention go to the library that was selected.
 const Operations& cuda_table() {
   static const Operations table = [] {
     Operations all = cuda::table();
@@ -92,6 +115,16 @@ const Operations& cuda_table() {
         case MatmulBackend::automatic:
           return cuda::matmul_auto(stream, arguments);
       }
+    };
+#endif
+#if ENGINE_HAS_CUDNN
+    all.attention_forward = [](Stream stream, const AttentionForward& arguments) {
+      selected<AttentionForward, cuda::attention_forward_cudnn, cuda::attention_forward_auto>(
+          stream, arguments, cuda::table().attention_forward);
+    };
+    all.attention_backward = [](Stream stream, const AttentionBackward& arguments) {
+      selected<AttentionBackward, cuda::attention_backward_cudnn, cuda::attention_backward_auto>(
+          stream, arguments, cuda::table().attention_backward);
     };
 #endif
     return all;

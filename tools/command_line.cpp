@@ -26,6 +26,8 @@ constexpr const char* kGlobalHelp =
     "  --threads N                 CPU threads\n"
     "  --matmul engine|cublas|auto matrix products on CUDA: ours, cuBLASLt's, the faster per "
     "shape\n"
+    "  --attention engine|cudnn|auto\n"
+    "                              attention on CUDA: ours, cuDNN's, the faster per shape\n"
     "  -h, --help                  of the program or of a verb\n"
     "  --version\n";
 
@@ -69,6 +71,19 @@ kernels::MatmulBackend parse_matmul(const std::string& value) {
     return backend;
   } catch (const std::invalid_argument&) {
     throw usage_error("--matmul cannot be " + value).expected("engine, cublas or auto");
+  }
+}
+
+kernels::AttentionBackend parse_attention(const std::string& value) {
+  try {
+    const kernels::AttentionBackend backend = kernels::parse_attention_backend(value);
+    if (backend != kernels::AttentionBackend::engine && !kernels::has_cudnn()) {
+      throw usage_error("--attention " + value + ": this build has no cuDNN")
+          .fix("configure with the preset cuda, where there is cuDNN 9.10 or newer");
+    }
+    return backend;
+  } catch (const std::invalid_argument&) {
+    throw usage_error("--attention cannot be " + value).expected("engine, cudnn or auto");
   }
 }
 
@@ -128,6 +143,8 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments) {
       global.threads = parse_threads(option_value(arguments, i, "--threads"));
     } else if (is_option(argument, "--matmul")) {
       global.matmul = parse_matmul(option_value(arguments, i, "--matmul"));
+    } else if (is_option(argument, "--attention")) {
+      global.attention = parse_attention(option_value(arguments, i, "--attention"));
     } else if (is_option(argument, "--log-format")) {
       const std::string format = option_value(arguments, i, "--log-format");
       if (format != "text" && format != "json") {

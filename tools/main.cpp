@@ -61,6 +61,7 @@ ExitCode run(const std::vector<std::string>& arguments, GlobalOptions& global) {
   }
   if (global.threads > 0) omp_set_num_threads(global.threads);
   kernels::select_matmul(global.matmul);
+  kernels::select_attention(global.attention);
   return find_verb(line.verb).run(line.invocation);
 }
 

@@ -22,6 +22,7 @@ struct GlobalOptions {
   bool json_log = false;                                           // --log-format json
   int threads = 0;                                                 // --threads; 0 = not given
   kernels::MatmulBackend matmul = kernels::MatmulBackend::engine;  // --matmul
+  kernels::AttentionBackend attention = kernels::AttentionBackend::engine;  // --attention
 };
 
 struct Invocation {

@@ -1,6 +1,6 @@
 // The forward of attention as a reader of docs/kernels.md meets it: from the formula to the kernel
-// that trains. All compute what attention.h says, without bias and dropout; only the last one is
-// used by the engine.
+// that trains. All compute what attention.h says, without bias and dropout; only `mma` is used by
+// the engine. Where the build has cuDNN, its kernel stands behind ours.
 #pragma once
 
 #include "kernels/api/attention.h"
@@ -12,7 +12,7 @@ struct AttentionVariant {
   void (*forward)(Stream, const AttentionForward&);
 };
 
-// Slowest first.
+// Ours slowest first.
 struct AttentionVariants {
   const AttentionVariant* first = nullptr;
   int count = 0;

@@ -21,4 +21,18 @@ bool has_cublas();
 // "engine", "cublas", "auto"; throws std::invalid_argument.
 MatmulBackend parse_matmul_backend(const std::string& name);
 
+enum class AttentionBackend : uint8_t {
+  engine,     // kernels/cuda/attention
+  cudnn,      // cuDNN's fused kernels, for what they can do (kernels/cuda/rivals/cudnn.h)
+  automatic,  // both are timed once per shape and direction; the faster one stays
+};
+
+// As those of products, with has_cudnn.
+void select_attention(AttentionBackend backend);
+AttentionBackend selected_attention();
+bool has_cudnn();
+
+// "engine", "cudnn", "auto"; throws std::invalid_argument.
+AttentionBackend parse_attention_backend(const std::string& name);
+
 }  // namespace engine::kernels

@@ -72,6 +72,7 @@ TEST(CommandLine, HelpOfTheProgramAndOfAVerb) {
 TEST(CommandLine, Mistakes) {
   for (const auto& arguments :
        {std::vector<std::string>{"--color", "blue"}, std::vector<std::string>{"--color"},
+        std::vector<std::string>{"--attention", "fast"}, std::vector<std::string>{"--matmul", "x"},
         std::vector<std::string>{"--threads", "0"}, std::vector<std::string>{"--threads", "2x"},
         std::vector<std::string>{"--log-format=xml"}, std::vector<std::string>{"--nonsense"}}) {
     EXPECT_THROW(parse_command_line(arguments), Error) << arguments[0];

@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/device/launch.h"
+#include "kernels/cuda/rivals/timing.h"
 
 namespace engine::kernels::cuda {
 namespace {
@@ -156,27 +157,6 @@ Library& library(const Stream& stream) {
   Library*& one = libraries[stream.device_index];
   if (!one) one = new Library(stream);
   return *one;
-}
-
-// Milliseconds of one product, the least of some, into a result nobody needs.
-template <typename Run>
-float milliseconds(const Stream& stream, const Run& run) {
-  cudaEvent_t start = nullptr, end = nullptr;
-  check(cudaEventCreate(&start), "cudaEventCreate");
-  check(cudaEventCreate(&end), "cudaEventCreate");
-  float least = 0;
-  for (int i = 0; i < 5; ++i) {
-    cudaEventRecord(start, static_cast<cudaStream_t>(stream.handle));
-    run();
-    cudaEventRecord(end, static_cast<cudaStream_t>(stream.handle));
-    check(cudaEventSynchronize(end), "timing of a product");
-    float taken = 0;
-    cudaEventElapsedTime(&taken, start, end);
-    if (i == 1 || (i > 1 && taken < least)) least = taken;  // the first one loads the kernel
-  }
-  cudaEventDestroy(start);
-  cudaEventDestroy(end);
-  return least;
 }
 
 }  // namespace
