@@ -2,20 +2,26 @@
 # Collects what the engine is built with into one folder, for a GPU host without a network that has
 # only the CUDA toolkit, CMake, ninja and a C++20 compiler:
 #
-#   tools/stage_dependencies.sh [FOLDER]        default: stage/, a few MiB; run where setup.sh ran
+#   tools/stage_dependencies.sh [--cudnn] [FOLDER]   default: stage/, a few MiB; run where setup.sh ran
 #   ... take the checkout and the folder to the GPU host, and there:
 #   cmake --preset cuda -DCMAKE_PREFIX_PATH=$PWD/stage/usr && cmake --build build-cuda
 #
 # Libraries are taken with their headers and CMake files, in the layout of the system they come from.
+# --cudnn: cuDNN too, 500 MiB, for `engine --attention cudnn`; it must be one for the toolkit there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
   -h | --help)
-    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    sed -n '2,10s/^# \{0,1\}//p' "$0"
     exit 0
     ;;
 esac
+cudnn=false
+if [[ ${1:-} == --cudnn ]]; then
+  cudnn=true
+  shift
+fi
 stage=${1:-stage}
 mkdir -p "$stage"
 stage=$(cd "$stage" && pwd)
@@ -57,5 +63,24 @@ for package in $packages; do
   done < <(dpkg -L "$package")
 done
 for header in $boost_headers; do add "$header"; done
+
+if $cudnn; then
+  found=
+  for root in "${CUDA_HOME:-/usr/local/cuda}" /usr; do
+    [[ -z $found && -e $root/include/cudnn_version.h ]] && found=$root
+  done
+  if [[ -z $found ]]; then
+    echo "stage_dependencies: there is no cuDNN in ${CUDA_HOME:-/usr/local/cuda} or /usr" >&2
+    exit 1
+  fi
+  mkdir -p "$stage/usr/include" "$stage/usr/lib"
+  cp -L "$found"/include/cudnn*.h "$stage/usr/include/"
+  for folder in "$found"/lib64 "$found"/lib "$found"/lib/x86_64-linux-gnu; do
+    if [[ -e $folder/libcudnn.so ]]; then
+      cp -a "$folder"/libcudnn*.so* "$stage/usr/lib/"
+      break
+    fi
+  done
+fi
 
 echo "stage_dependencies: $count files, $(du -sh "$stage" | cut -f1), in $stage"
