@@ -96,7 +96,7 @@ class AssumptionTest : public ::testing::Test {
     } catch (const std::exception& error) {
       FAIL() << error.what() << where;
     }
-    EXPECT_TRUE(report.differences().empty()) << report.differences() << where;
+    if (!report.differences().empty()) ADD_FAILURE() << report.differences() << where;
   }
 
   DeviceType device_;
@@ -106,7 +106,11 @@ class AssumptionTest : public ::testing::Test {
 // One line per assumption.
 class Lines : public ::testing::EmptyTestEventListener {
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
-    if (!result.passed()) found_ += std::string("\n        ") + result.message();
+    if (result.passed()) return;
+    std::string text = result.message();
+    const std::string title = "Failed\n";  // of gtest
+    if (text.starts_with(title)) text.erase(0, title.size());
+    found_ += "\n        " + text;
   }
   void OnTestEnd(const ::testing::TestInfo& test) override {
     const char* const state = test.result()->Skipped()  ? "skipped"
