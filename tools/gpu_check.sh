@@ -104,6 +104,16 @@ bench_kernels() {
   fi
 }
 
+# Forward and backward, ours or (with --attention cudnn) cuDNN's, in the same program.
+bench_attention() {
+  local name=$1 length
+  shift
+  for length in 1024 4096 8192; do
+    step "$name-$length" "$folder/tools/engine" bench kernels --device cuda --op attention \
+      --model llama-3.2-1b --precision bf16 --batch $((8192 / length)) --length "$length" "$@"
+  done
+}
+
 bench_train() {
   local model=$1 batch=$2 length=$3 name=train-$(basename "$1" .json)-$3
   "$folder/tools/engine" bench train --device cuda --model "$model" --precision bf16 \
@@ -138,15 +148,10 @@ fi
 if wanted kernels; then
   step kernels-llama-bf16 bench_kernels llama-3.2-1b bf16 --batch 4 --length 2048
   step kernels-gpt2-bf16 bench_kernels gpt2-124m bf16 --batch 8 --length 1024
-  # ours and, where the build has it, cuDNN's in one process
-  for length in 1024 4096 8192; do
-    step "kernels-attention-$length" "$folder/tools/engine" bench attention --device cuda \
-      --batch 1 --length "$length" --heads 32 --kv-heads 8 --variant mma
-    if "$folder/tools/engine" --attention cudnn --version >/dev/null 2>&1; then
-      step "kernels-attention-cudnn-$length" "$folder/tools/engine" bench attention --device cuda \
-        --batch 1 --length "$length" --heads 32 --kv-heads 8 --variant cudnn
-    fi
-  done
+  bench_attention kernels-attention
+  if "$folder/tools/engine" --attention cudnn --version >/dev/null 2>&1; then
+    bench_attention kernels-attention-cudnn --attention cudnn
+  fi
 fi
 if wanted train; then
   step train-gpt2-124m bench_train gpt2-124m 16 1024
