@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,12 @@ struct ModelInfo {
   int32_t decoder_start_id = -1;  // the decoder's first input
   std::vector<int32_t> bos_ids, eos_ids, pad_ids;
 };
+
+// What stands in the decoder's input where a label is not trained; nothing without an encoder.
+inline std::optional<int32_t> pair_pad_id(const ModelInfo& info) {
+  if (!info.encoder_decoder) return std::nullopt;
+  return info.pad_ids.empty() ? info.decoder_start_id : info.pad_ids.front();
+}
 
 // Keys and values of the tokens already seen, for generation. Sequence b owns the rows
 // [b · capacity, (b + 1) · capacity) of each layer; keys are stored after RoPE.

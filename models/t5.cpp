@@ -42,9 +42,11 @@ class T5 final : public Model {
     }
     info_.decoder_start_id = static_cast<int32_t>(start);
     // transformers 4 says with one key whether the head is the embedding table and whether its
-    // input is scaled; 5 writes the answer as scale_decoder_outputs, and true in the old key.
-    info_.tied_head =
-        config.boolean("scale_decoder_outputs", config.boolean("tie_word_embeddings", true));
+    // input is scaled; 5 writes the answer as scale_decoder_outputs, and true in the old key. The
+    // head of mT5 is its own, whatever the key says.
+    const bool mt5 = info_.family == "mt5";
+    info_.tied_head = !mt5 && config.boolean("scale_decoder_outputs",
+                                             config.boolean("tie_word_embeddings", true));
     if (info_.tied_head) {
       info_.logit_scale = 1.0f / std::sqrt(static_cast<float>(info_.hidden_size));
     }
@@ -52,6 +54,12 @@ class T5 final : public Model {
     dropout_ = config.number("dropout_rate", 0.1f);
     read_feed_forward(config);
     make_parameters(config);
+    // transformers has no defaults for these.
+    nlohmann::ordered_json complete = json;
+    complete["is_encoder_decoder"] = true;
+    complete["decoder_start_token_id"] = info_.decoder_start_id;
+    complete["pad_token_id"] = *pair_pad_id(info_);
+    config_json_ = std::make_shared<const nlohmann::ordered_json>(std::move(complete));
   }
 
   int64_t matmul_parameters() const override {
@@ -76,11 +84,16 @@ class T5 final : public Model {
   }
 
   std::vector<std::string> spellings(const std::string& name) const override {
-    // One table for both stacks; files may hold it under any of its names.
-    if (name == "shared.weight") {
-      return {name, "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"};
-    }
+    // One table for both stacks; files may hold it under any of its names. transformers 5 also
+    // saves models whose head is the table without being scaled: the head begins as it then.
+    const std::vector<std::string> table = {"shared.weight", "encoder.embed_tokens.weight",
+                                            "decoder.embed_tokens.weight"};
+    if (name == table[0]) return table;
+    if (name == "lm_head.weight") return {name, table[0], table[1], table[2]};
     return {name};
+  }
+  std::string saved_name(const std::string& name, const std::string& found) const override {
+    return name == "lm_head.weight" ? name : found;
   }
 
   bool ignorable(const std::string& name) const override {
@@ -127,7 +140,8 @@ class T5 final : public Model {
   // feed_forward_proj is "relu", "gated-gelu", ...: what transformers derives from it may also be
   // written down, and counts then.
   void read_feed_forward(const ConfigReader& config) {
-    const std::string projection = config.string("feed_forward_proj", "relu");
+    const std::string projection =
+        config.string("feed_forward_proj", info_.family == "mt5" ? "gated-gelu" : "relu");
     const std::string kGated = "gated-";
     gated_ = projection.starts_with(kGated);
     std::string name = gated_ ? projection.substr(kGated.size()) : projection;

@@ -189,7 +189,8 @@ void bench_train(ModelOptions options, const std::string& recompute, int steps, 
   const ordered_json config = model.config();
   const PrecisionPolicy precision = parse_precision(options.precision);
   const ModelFactory make = [&] { return make_model(config, model.name); };
-  if (make()->info().task != Task::causal_lm) {
+  if (const auto shape = make();
+      shape->info().task != Task::causal_lm || shape->info().encoder_decoder) {
     throw Error(ExitCode::usage, "BENCH-MODEL", model.name + " is not a language model")
         .expected("an architecture ...ForCausalLM or ...LMHeadModel");
   }

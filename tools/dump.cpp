@@ -43,6 +43,27 @@ int32_t class_label(const LineReader& reader, const nlohmann::json& row, const c
   return value.get<int32_t>();
 }
 
+// What the decoder of an encoder-decoder model reads and shall predict.
+void read_pair(const LineReader& reader, const nlohmann::json& json, int64_t vocab_size,
+               DumpRow& row) {
+  row.labels = ids_field(reader, json, "labels", kernels::kIgnoreIndex).value_or(row.labels);
+  row.decoder_input_ids =
+      ids_field(reader, json, "decoder_input_ids").value_or(row.decoder_input_ids);
+  require_ids(reader, row.labels, "labels", vocab_size);
+  require_ids(reader, row.decoder_input_ids, "decoder_input_ids", vocab_size);
+  if (row.labels.empty() && row.decoder_input_ids.empty()) {
+    throw reader.error("DATA-FIELD", "row has nothing for the decoder")
+        .expected("\"labels\", or \"decoder_input_ids\"");
+  }
+  if (!row.labels.empty() && !row.decoder_input_ids.empty() &&
+      row.labels.size() != row.decoder_input_ids.size()) {
+    throw reader.error("DATA-LENGTH", "\"labels\" and \"decoder_input_ids\" differ in length")
+        .expected(
+            fmt::format("{} labels, one per input of the decoder", row.decoder_input_ids.size()))
+        .found(fmt::format("{} labels", row.labels.size()));
+  }
+}
+
 std::vector<DumpRow> read_rows(const std::string& path, const ModelInfo& info) {
   LineReader reader(path);
   std::vector<DumpRow> rows;
@@ -62,6 +83,8 @@ std::vector<DumpRow> read_rows(const std::string& path, const ModelInfo& info) {
     if (info.task == Task::sequence_classification) {
       const char* key = json.contains("labels") ? "labels" : "label";
       row.class_label = class_label(reader, json, key, info.num_labels);
+    } else if (info.encoder_decoder) {
+      read_pair(reader, json, info.vocab_size, row);
     } else if (const auto labels = ids_field(reader, json, "labels", kernels::kIgnoreIndex)) {
       if (labels->size() != ids->size()) {
         throw reader.error("DATA-LENGTH", "\"labels\" and \"input_ids\" differ in length")
@@ -88,8 +111,9 @@ ExitCode run_dump(Invocation& invocation) {
       ->required();
   app.add_option("-i,--input", input,
                  "JSON Lines: {\"input_ids\": [...], \"labels\": [...]}; labels as in Hugging "
-                 "Face, not shifted, -100 = not predicted; for classifiers the class; default "
-                 "standard input");
+                 "Face, not shifted, -100 = not predicted; for classifiers the class; for "
+                 "encoder-decoder models the decoder's, with or without \"decoder_input_ids\"; "
+                 "default standard input");
   app.add_option("-o,--out", output, "safetensors file to write")->required();
   app.add_flag("--no-grad", no_grad, "No gradients; labels may be absent");
   app.add_flag("--no-hidden", no_hidden, "No hidden states");
@@ -109,7 +133,10 @@ ExitCode run_dump(Invocation& invocation) {
   }
   const std::vector<DumpRow> rows = read_rows(input, loaded.model->info());
   size_t longest = 0;
-  for (const DumpRow& row : rows) longest = std::max(longest, row.input_ids.size());
+  for (const DumpRow& row : rows) {
+    longest =
+        std::max({longest, row.input_ids.size(), row.labels.size(), row.decoder_input_ids.size()});
+  }
   loaded.model->prepare(*loaded.runtime, static_cast<int64_t>(longest));
   const DumpSummary summary = write_dump(*loaded.runtime, *loaded.model, rows,
                                          {.gradients = !no_grad,

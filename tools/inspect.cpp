@@ -72,7 +72,9 @@ Json facts_of(const ModelInfo& info) {
   Json facts;
   facts["family"] = info.family;
   facts["architecture"] = info.architecture;
-  facts["task"] = info.task == Task::causal_lm ? "causal_lm" : "sequence_classification";
+  facts["task"] = info.encoder_decoder           ? "seq2seq_lm"
+                  : info.task == Task::causal_lm ? "causal_lm"
+                                                 : "sequence_classification";
   if (info.encoder_decoder) facts["encoder_layers"] = info.num_encoder_layers;
   facts["layers"] = info.num_layers;
   facts["hidden_size"] = info.hidden_size;
@@ -253,8 +255,8 @@ Json flops_of(const Model& model, int64_t row_length) {
   Json json{{"row_length", row_length}, {"matmul_parameters", model.matmul_parameters()}};
   if (info.encoder_decoder) {
     // What is per token of the source, and per token of the target.
-    const EncoderDecoderFlopsShape shape{.encoder_params = model.source_matmul_parameters(),
-                                         .decoder_params = model.matmul_parameters(),
+    const EncoderDecoderFlopsShape shape{.source_params = model.source_matmul_parameters(),
+                                         .target_params = model.matmul_parameters(),
                                          .encoder_layers = info.num_encoder_layers,
                                          .decoder_layers = info.num_layers,
                                          .attention_width = width};

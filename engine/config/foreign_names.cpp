@@ -40,6 +40,8 @@ constexpr std::pair<std::string_view, std::string_view> kForeign[] = {
     {"max_seq_length", "data.max_length"},
     {"max_seq_len", "data.max_length"},
     {"cutoff_len", "data.max_length"},
+    {"max_source_length", "data.max_length"},
+    {"max_input_length", "data.max_length"},
     {"sequence_len", "data.max_length"},
     {"block_size", "data.max_length"},
     {"completion_only_loss", "data.train_on"},

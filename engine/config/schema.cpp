@@ -100,6 +100,9 @@ void add_data(Builder& b, DataConfig& c) {
   b.add("label_field", c.label_field,
         "Field with the class of a row, or with the group that its loss is reported under");
   b.add("max_length", c.max_length, "Longest row, in tokens", between(1, 1 << 30));
+  b.add("max_target_length", c.max_target_length,
+        "Longest target of an encoder-decoder model, in tokens; `data.max_length` is of its source",
+        between(1, 1 << 30), "data.max_length");
   b.add("overflow", c.overflow, "What happens to rows longer than `data.max_length`");
   b.add("on_no_target", c.on_no_target, "What happens to rows without a single trained token");
   b.add("packing", c.packing,

@@ -91,9 +91,10 @@ struct DataConfig {
   // {prompt: "Question: {question}\nAnswer:", completion: answer}.
   std::map<std::string, std::string> fields;
   TextSplit split = TextSplit::blank_lines;  // text files: what one document is
-  std::string label_field;              // class label, or group for per-label loss; empty = none
-  int64_t max_length = 1024;            // tokens per row
-  Overflow overflow = Overflow::error;  // rows longer than max_length
+  std::string label_field;    // class label, or group for per-label loss; empty = none
+  int64_t max_length = 1024;  // tokens per row; of the source, for an encoder-decoder model
+  std::optional<int64_t> max_target_length;     // tokens of its target; unset = max_length
+  Overflow overflow = Overflow::error;          // rows longer than max_length
   OnNoTarget on_no_target = OnNoTarget::error;  // rows without a single trained token
   Packing packing = Packing::packed;
   Shuffle shuffle = Shuffle::seeded;

@@ -33,6 +33,21 @@ Bins permuted(const Bins& bins, std::span<const uint32_t> order) {
   return result;
 }
 
+// The tokens of a pair. Where a target is not trained its id is the pad id already (row_parser.h).
+void append_tokens_of_pair(const Segment& segment, const TokenisedRows& rows, int32_t start_id,
+                           Batch& batch) {
+  const auto ids = rows.ids();
+  const auto kept = ids.subspan(segment.source_begin, segment.source_length - 1);
+  std::vector<int32_t> source(kept.begin(), kept.end());
+  source.push_back(ids[segment.source_last]);
+  const auto labels = ids.subspan(segment.begin, segment.length);
+  std::vector<int32_t> targets(labels.begin(), labels.end());
+  for (uint32_t i = 0; i < segment.length; ++i) {
+    if (!rows.trainable(segment.begin + i)) targets[i] = kIgnore;
+  }
+  append_pair(batch, source, shift_right(labels, start_id, start_id), targets);
+}
+
 void append(const Segment& segment, const TokenisedRows& rows, Batch& batch) {
   const auto ids = rows.ids().subspan(segment.begin, segment.length);
   batch.input_ids.insert(batch.input_ids.end(), ids.begin(), ids.end());
@@ -143,6 +158,18 @@ uint64_t Batcher::num_batches(const EpochPlan& plan) const {
 Batch Batcher::assemble(std::span<const uint32_t> samples) const {
   Batch batch;
   size_t tokens = 0, sequences = 0;
+  const TokenisedRows& rows = dataset_->data().rows;
+  if (dataset_->pairs()) {
+    batch.cu_seqlens.push_back(0);
+    batch.source.cu_seqlens.push_back(0);
+    for (uint32_t sample : samples) {
+      const Segment& segment = dataset_->segments(sample).front();
+      append_tokens_of_pair(segment, rows, options_.decoder_start_id, batch);
+      batch.rows.push_back(segment.row);
+      batch.labels.push_back(rows.label(segment.row));
+    }
+    return batch;
+  }
   for (uint32_t sample : samples) {
     tokens += dataset_->sample_tokens(sample);
     sequences += dataset_->segments(sample).size();
@@ -154,7 +181,7 @@ Batch Batcher::assemble(std::span<const uint32_t> samples) const {
   batch.cu_seqlens.push_back(0);
   for (uint32_t sample : samples) {
     for (const Segment& segment : dataset_->segments(sample)) {
-      append(segment, dataset_->data().rows, batch);
+      append(segment, rows, batch);
     }
   }
   return batch;
@@ -207,7 +234,7 @@ Batch Batcher::largest_batch() const {
     for (uint32_t sample : first.micro_batches[i]) {
       tokens += lengths[sample];
       for (const Segment& segment : dataset_->segments(sample)) {
-        longest = std::max(longest, segment.length);
+        longest = std::max({longest, segment.length, segment.source_length});
       }
     }
     return std::pair(tokens, longest);
@@ -217,6 +244,47 @@ Batch Batcher::largest_batch() const {
     if (size_of(i) > size_of(best)) best = i;
   }
   return assemble(first.micro_batches[best]);
+}
+
+Batcher::LargestPair Batcher::largest_pair() const {
+  const uint32_t n = dataset_->num_samples();
+  LargestPair largest;
+  const auto most = [&](auto part, int64_t& longest) {
+    for (uint32_t i = 0; i < n; ++i) longest = std::max(longest, part(i));
+    std::vector<uint32_t> order = identity(n);
+    int64_t bound = INT64_MAX;
+    if (options_.micro_batch_rows > 0) {
+      std::sort(order.begin(), order.end(),
+                [&](uint32_t a, uint32_t b) { return part(a) > part(b); });
+      bound = 0;
+      for (int64_t i = 0; i < std::min<int64_t>(n, options_.micro_batch_rows); ++i) {
+        bound += part(order[i]);
+      }
+    }
+    if (options_.micro_batch_tokens > 0) {
+      // Those samples first that have the largest share of it, and a part of the last one: no
+      // choice of whole samples within the budget has more (the fractional knapsack).
+      std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+        return part(a) * dataset_->sample_tokens(b) > part(b) * dataset_->sample_tokens(a);
+      });
+      int64_t room = options_.micro_batch_tokens, sum = 0;
+      for (uint32_t i = 0; i < n && room > 0; ++i) {
+        const int64_t tokens = dataset_->sample_tokens(order[i]);
+        const int64_t taken = std::min(tokens, room);
+        sum += (part(order[i]) * taken + tokens - 1) / tokens;
+        room -= taken;
+      }
+      bound = std::min(bound, sum);
+    }
+    return bound;
+  };
+  const auto source = [&](uint32_t i) -> int64_t {
+    return dataset_->segments(i).front().source_length;
+  };
+  const auto target = [&](uint32_t i) -> int64_t { return dataset_->segments(i).front().length; };
+  largest.source_tokens = most(source, largest.longest_source);
+  largest.target_tokens = most(target, largest.longest_target);
+  return largest;
 }
 
 BatchOptions batch_options(const TrainConfig& config) {
@@ -236,6 +304,7 @@ BatchOptions batch_options(const TrainConfig& config) {
 DatasetOptions dataset_options(const TrainConfig& config, RowSubset subset) {
   DatasetOptions options;
   options.max_length = config.data.max_length;
+  options.max_target_length = config.data.max_target_length.value_or(config.data.max_length);
   options.overflow = config.data.overflow;
   options.on_no_target = config.data.on_no_target;
   options.packing = config.data.packing;

@@ -29,6 +29,8 @@ struct BatchOptions {
   // Ranks take micro-batches in turn: index i of rank r is micro-batch i · num_ranks + r of all.
   // Where the last round has too few, a rank gets an empty batch (N = 0), and no row counts twice.
   uint32_t rank = 0, num_ranks = 1;
+  // Pairs: the decoder's first input.
+  int32_t decoder_start_id = 0;
 };
 
 // The micro-batches of one epoch, over all ranks, as lists of samples.
@@ -58,6 +60,14 @@ class Batcher {
   // packed and stream one of the plan; for rows the longest samples together.) Its rows may
   // not be together in any epoch; it exists to find out whether memory suffices.
   Batch largest_batch() const;
+
+  // Pairs: the most tokens of source, and the most of targets, that a micro-batch of any epoch can
+  // have. Not both at once: their sum may exceed the budget.
+  struct LargestPair {
+    int64_t source_tokens = 0, target_tokens = 0;
+    int64_t longest_source = 0, longest_target = 0;
+  };
+  LargestPair largest_pair() const;
 
   const Dataset& dataset() const { return *dataset_; }
   const BatchOptions& options() const { return options_; }

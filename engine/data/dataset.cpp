@@ -30,6 +30,16 @@ std::string short_count(uint64_t count) {
 
 }  // namespace
 
+void check_pair_settings(const DataConfig& config) {
+  const bool stream = config.packing == Packing::stream;
+  if (!stream && config.overflow != Overflow::split) return;
+  throw Error(ExitCode::usage, "CFG-CONFLICT",
+              stream ? "rows of an encoder-decoder model are pairs: they make no stream"
+                     : "rows of an encoder-decoder model are pairs: they cannot be split")
+      .where(stream ? "data.packing=stream" : "data.overflow=split")
+      .fix(stream ? "data.packing=packed" : "data.overflow=truncate_right, or drop");
+}
+
 Dataset::Dataset(std::shared_ptr<const TokenisedData> data, const DatasetOptions& options)
     : data_(std::move(data)), options_(options) {
   const bool stream = options.packing == Packing::stream;
@@ -38,6 +48,10 @@ Dataset::Dataset(std::shared_ptr<const TokenisedData> data, const DatasetOptions
   }
   if (data_->rows.num_rows() >= UINT32_MAX) {
     throw data_error("DATA-LIMIT", "more than 2^32 rows");
+  }
+  pairs_ = data_->rows.num_rows() > 0 && data_->rows.source_length(0) > 0;
+  if (pairs_ && (stream || options.overflow == Overflow::split)) {
+    throw std::logic_error("Dataset: pairs are not cut into pieces");
   }
   const std::vector<uint32_t> rows = select_rows();
   measure_lengths(rows);
@@ -48,8 +62,11 @@ Dataset::Dataset(std::shared_ptr<const TokenisedData> data, const DatasetOptions
   uint32_t first_without_target = 0;
   sample_begin_.push_back(0);
   for (uint32_t row : rows) {
+    if (options.overflow == Overflow::drop && over_length(row)) {
+      ++audit_.dropped_over_length;
+      continue;
+    }
     const std::vector<Segment> pieces = cut_row(row);
-    if (pieces.empty() && data_->rows.length(row) > 0) continue;  // over length, counted
     uint64_t targets = 0;
     for (const Segment& piece : pieces) targets += piece.num_targets;
     if (targets == 0 && without_target++ == 0) first_without_target = row;
@@ -112,8 +129,7 @@ void Dataset::measure_lengths(const std::vector<uint32_t>& rows) {
     lengths.push_back(length);
     total += length;
     if (length > all.length(longest)) longest = row;
-    audit_.over_length += options_.max_length > 0 && options_.packing != Packing::stream &&
-                          length > static_cast<uint64_t>(options_.max_length);
+    audit_.over_length += over_length(row);
   }
   std::sort(lengths.begin(), lengths.end());
   const auto percentile = [&](size_t percent) {
@@ -133,9 +149,41 @@ void Dataset::measure_lengths(const std::vector<uint32_t>& rows) {
   for (const std::string& name : all.label_names()) audit_.label_rows.emplace_back(name, 0);
 }
 
+bool Dataset::over_length(uint32_t row) const {
+  const TokenisedRows& all = data_->rows;
+  const auto exceeds = [](uint64_t length, int64_t limit) {
+    return limit > 0 && length > static_cast<uint64_t>(limit);
+  };
+  if (!pairs_) {
+    return options_.packing != Packing::stream && exceeds(all.length(row), options_.max_length);
+  }
+  const uint64_t source = all.source_length(row);
+  return exceeds(source, options_.max_length) ||
+         exceeds(all.length(row) - source, options_.max_target_length);
+}
+
 Error Dataset::overflow_error(const std::vector<uint32_t>& rows) const {
   const TokenisedRows& all = data_->rows;
   const auto limit = static_cast<uint64_t>(options_.max_length);
+  if (pairs_) {
+    uint64_t source = 0, target = 0;
+    uint32_t first = rows.front();
+    for (uint32_t row : rows) {
+      source = std::max<uint64_t>(source, all.source_length(row));
+      target = std::max<uint64_t>(target, all.length(row) - all.source_length(row));
+      if (!over_length(first) && over_length(row)) first = row;
+    }
+    return data_error("DATA-OVERFLOW",
+                      fmt::format("{} of {} rows exceed data.max_length={} in the source or "
+                                  "data.max_target_length={} in the target (first: {})",
+                                  count_text(audit_.over_length), count_text(audit_.rows_read),
+                                  limit, options_.max_target_length, data_->place(first)))
+        .with("longest", fmt::format("source {} tokens, target {} tokens", count_text(source),
+                                     count_text(target)))
+        .with("choose", fmt::format("data.overflow=drop | truncate_right | truncate_left   or "
+                                    "data.max_length={} data.max_target_length={}",
+                                    source, target));
+  }
   uint64_t lost = 0;  // rows that truncation on the right would leave without a target
   for (uint32_t row : rows) {
     if (all.length(row) <= limit) continue;
@@ -171,7 +219,40 @@ Segment Dataset::segment(uint32_t row, uint64_t begin, uint64_t length, bool con
   return result;
 }
 
+Segment Dataset::pair(uint32_t row) {
+  const TokenisedRows& all = data_->rows;
+  const uint64_t begin = all.begin(row), source = all.source_length(row);
+  const uint64_t target = all.length(row) - source;
+  const auto limited = [](uint64_t length, int64_t limit) {
+    return limit > 0 ? std::min(length, static_cast<uint64_t>(limit)) : length;
+  };
+  const uint64_t kept_source = limited(source, options_.max_length);
+  const uint64_t kept_target = limited(target, options_.max_target_length);
+  Segment result;
+  result.row = row;
+  result.begin = begin + source;
+  result.length = static_cast<uint32_t>(kept_target);
+  result.num_targets =
+      static_cast<uint32_t>(all.count_trainable(result.begin, result.begin + kept_target));
+  result.source_length = static_cast<uint32_t>(kept_source);
+  result.source_begin =
+      options_.overflow == Overflow::truncate_left ? begin + source - kept_source : begin;
+  const uint64_t end = begin + source - 1;
+  result.source_last =
+      all.ids()[end] == data_->eos_id ? end : result.source_begin + kept_source - 1;
+  const uint64_t lost = source + target - kept_source - kept_target;
+  if (lost > 0) {
+    ++audit_.truncated;
+    audit_.truncated_tokens += lost;
+  }
+  return result;
+}
+
 std::vector<Segment> Dataset::cut_row(uint32_t row) {
+  if (pairs_) {
+    if (data_->rows.length(row) == data_->rows.source_length(row)) return {};  // no target
+    return {pair(row)};
+  }
   const uint64_t begin = data_->rows.begin(row), length = data_->rows.length(row);
   if (length == 0) return {};
   const auto limit = static_cast<uint64_t>(options_.max_length);
@@ -182,8 +263,7 @@ std::vector<Segment> Dataset::cut_row(uint32_t row) {
     case Overflow::error:
       break;
     case Overflow::drop:
-      ++audit_.dropped_over_length;
-      return {};
+      break;
     case Overflow::truncate_right:
     case Overflow::truncate_left:
       ++audit_.truncated;
@@ -201,7 +281,7 @@ std::vector<Segment> Dataset::cut_row(uint32_t row) {
       return pieces;
     }
   }
-  throw std::logic_error("cut_row: over-length row with policy error");
+  throw std::logic_error("cut_row: over-length row with policy error or drop");
 }
 
 void Dataset::keep(uint32_t row, const std::vector<Segment>& pieces) {
@@ -214,8 +294,8 @@ void Dataset::keep(uint32_t row, const std::vector<Segment>& pieces) {
     }
     segments_.push_back(piece);
     sample_begin_.push_back(static_cast<uint32_t>(segments_.size()));
-    sample_tokens_.push_back(piece.length);
-    audit_.tokens += piece.length;
+    sample_tokens_.push_back(piece.source_length + piece.length);
+    audit_.tokens += piece.source_length + piece.length;
     audit_.targets += piece.num_targets;
   }
   const Segment& last_piece = pieces.back();

@@ -10,6 +10,10 @@
 // Targets: target[t] = ids[t + 1] if that token is trained, else -100; the last position of a row
 // has -100, and so has the last position that a truncated row keeps. Where a row is only split, the
 // last position of a piece is trained on the first token of the next piece: no target is lost.
+//
+// Rows of an encoder-decoder model are pairs. A sample is one segment then: all of the target, or
+// its beginning, and the source, each within a limit of its own. The policies of truncation cut the
+// source at that side, keeping an EOS at its end, and the target always at its end, without one.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +30,9 @@ namespace engine {
 enum class RowSubset : uint8_t { all, train, validation };
 
 struct DatasetOptions {
-  int64_t max_length = 0;               // tokens in a segment; 0 = no limit (not for stream)
+  int64_t max_length = 0;  // tokens in a segment, or in the source of a pair; 0 = no limit (not for
+                           // stream)
+  int64_t max_target_length = 0;        // tokens in the target of a pair; 0 = no limit
   Overflow overflow = Overflow::error;  // not for stream, which cuts anyway
   OnNoTarget on_no_target = OnNoTarget::error;
   Packing packing = Packing::packed;  // stream, or one of the others
@@ -43,6 +49,10 @@ struct Segment {
   uint32_t length = 0;  // at least 1
   uint32_t num_targets = 0;
   bool continues = false;  // the token after it belongs to the row and is a target of the last one
+  // Pairs: the segment above is the target, and these are the source: source_length - 1 tokens from
+  // source_begin on, then the one at source_last.
+  uint32_t source_length = 0;
+  uint64_t source_begin = 0, source_last = 0;
 };
 
 struct DataAudit {
@@ -72,6 +82,9 @@ struct DataAudit {
   std::string summary() const;
 };
 
+// Throws CFG-CONFLICT (usage) for settings that make no sense for pairs.
+void check_pair_settings(const DataConfig& config);
+
 class Dataset {
  public:
   // Throws DATA-OVERFLOW, DATA-NO-TARGET, and DATA-EMPTY when no row is left.
@@ -80,6 +93,7 @@ class Dataset {
   const TokenisedData& data() const { return *data_; }
   const DataAudit& audit() const { return audit_; }
   Packing packing() const { return options_.packing; }
+  bool pairs() const { return pairs_; }  // rows have a source and a target
 
   uint32_t num_samples() const { return static_cast<uint32_t>(sample_tokens_.size()); }
   uint32_t sample_tokens(uint32_t sample) const { return sample_tokens_[sample]; }
@@ -93,7 +107,9 @@ class Dataset {
   std::vector<uint32_t> select_rows() const;
   void measure_lengths(const std::vector<uint32_t>& rows);
   Error overflow_error(const std::vector<uint32_t>& rows) const;
-  // The pieces of a row after the overflow policy; none if it is dropped.
+  bool over_length(uint32_t row) const;
+  Segment pair(uint32_t row);
+  // The pieces of a row after the overflow policy; none if there is nothing to train on.
   std::vector<Segment> cut_row(uint32_t row);
   void keep(uint32_t row, const std::vector<Segment>& pieces);
   void make_blocks();
@@ -101,6 +117,7 @@ class Dataset {
 
   std::shared_ptr<const TokenisedData> data_;
   DatasetOptions options_;
+  bool pairs_ = false;
   DataAudit audit_;
   std::vector<Segment> segments_;
   std::vector<uint32_t> sample_begin_;   // [samples + 1] into segments_

@@ -248,6 +248,11 @@ RowParser::RowParser(const FieldOptions& options, std::vector<std::string> file_
   fallback(options_.completion, "completion");
   fallback(options_.input_ids, "input_ids");
   fallback(options_.labels, "labels");
+  make_templates();
+}
+
+void RowParser::make_templates() {
+  wanted_.clear();
   text_ = FieldTemplate::parse("text", options_.text);
   prompt_ = FieldTemplate::parse("prompt", options_.prompt);
   completion_ = FieldTemplate::parse("completion", options_.completion);
@@ -346,6 +351,23 @@ void RowParser::decide(const RawRow& first) {
     kind_ = RowKind::prompt_completion;
     return;
   }
+  // What translations and summaries usually call their two sides. An instruction beside them would
+  // be lost.
+  if (options_.pair_pad_id && !fields.has("instruction")) {
+    constexpr std::pair<const char*, const char*> kPairs[] = {{"source", "target"},
+                                                              {"input", "target"},
+                                                              {"inputs", "targets"},
+                                                              {"input", "output"},
+                                                              {"question", "answer"}};
+    for (const auto& [source, target] : kPairs) {
+      if (!fields.has(source) || !fields.has(target)) continue;
+      options_.prompt = source;
+      options_.completion = target;
+      make_templates();
+      kind_ = RowKind::prompt_completion;
+      return;
+    }
+  }
   if (fields.has("text")) {
     kind_ = RowKind::text;
     return;
@@ -422,6 +444,10 @@ void RowParser::read_tokens(const RawRow& row, const Fields& fields, ParsedRow& 
   }
   if (!has_labels_) return;
   const std::vector<int64_t>& labels = integers(options_.labels);
+  if (options_.pair_pad_id) {
+    read_pair_labels(row, labels, result);
+    return;
+  }
   if (labels.size() != ids.size()) {
     throw row_error("DATA-LENGTH", row,
                     options_.labels + " has " + std::to_string(labels.size()) +
@@ -440,8 +466,33 @@ void RowParser::read_tokens(const RawRow& row, const Fields& fields, ParsedRow& 
   }
 }
 
+void RowParser::read_pair_labels(const RawRow& row, const std::vector<int64_t>& labels,
+                                 ParsedRow& result) const {
+  const int64_t limit = vocab_size_ > 0 ? vocab_size_ : int64_t{INT32_MAX};
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const bool trained = labels[i] != -100;
+    if (trained && (labels[i] < 0 || labels[i] >= limit)) {
+      throw row_error("DATA-ID", row,
+                      options_.labels + "[" + std::to_string(i) + "] is " +
+                          std::to_string(labels[i]) + ", expected 0 to " +
+                          std::to_string(limit - 1) + ", or -100 (not trained)")
+          .why("the rows were tokenised with another tokenizer");
+    }
+    result.target_ids.push_back(trained ? static_cast<int32_t>(labels[i]) : *options_.pair_pad_id);
+    result.trained.push_back(trained);
+  }
+}
+
 ParsedRow RowParser::parse(const RawRow& row) const {
   ParsedRow result;
+  const bool text_only = row.format == DataFormat::text || kind_ == RowKind::text ||
+                         (kind_ == RowKind::tokens && !has_labels_);
+  if (options_.pair_pad_id && text_only) {
+    throw row_error("DATA-FORMAT", row, "the row has one part, an encoder-decoder model needs two")
+        .expected("prompt + completion | input_ids + labels, or data.fields naming other fields")
+        .why("the encoder reads the one, the decoder learns to write the other")
+        .fix("data.fields.source=<field> data.fields.target=<field>");
+  }
   if (row.format == DataFormat::text) {
     result.text = row.text;
     return result;

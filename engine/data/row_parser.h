@@ -4,6 +4,10 @@
 //   input_ids [labels]     tokens; labels[i] is input_ids[i] or -100 (not trained)
 //   prompt, completion     strings; the prompt is not trained
 //   text                   string; all of it is trained
+// For an encoder-decoder model a row is a pair, of a source that the encoder reads and a target:
+//   input_ids, labels      tokens of each, with lengths of their own; -100 is not trained
+//   prompt, completion     strings; or source, target; input(s), target(s); input, output;
+//                          question, answer
 // Every row must then have those fields with those types. Chat and preference rows (messages,
 // conversations, chosen, rejected) are recognised and refused.
 //
@@ -34,6 +38,8 @@ struct FieldOptions {
   // Field with a string, integer or boolean that groups rows for reports such as loss per label;
   // null means none. Empty: rows have no labels.
   std::string label;
+  // Rows are pairs; this stands in the decoder's input where a label is -100. Unset: no pairs.
+  std::optional<int32_t> pair_pad_id;
 };
 
 enum class RowKind : uint8_t { text, prompt_completion, tokens };
@@ -43,6 +49,7 @@ struct ParsedRow {
   std::string prompt;                // prompt_completion
   std::string text;                  // text, or the completion
   std::vector<int32_t> input_ids;    // tokens
+  std::vector<int32_t> target_ids;   // tokens, of a pair; `trained` is theirs then
   std::vector<uint8_t> trained;      // tokens: 1 where the token is a target; empty = all
   std::optional<std::string> label;  // group of the row
 };
@@ -76,9 +83,12 @@ class RowParser {
 
  private:
   class Fields;
+  void make_templates();
   Fields read_fields(const RawRow& row) const;
   std::string render(const FieldTemplate& what, const RawRow& row, const Fields& fields) const;
   void read_tokens(const RawRow& row, const Fields& fields, ParsedRow& result) const;
+  void read_pair_labels(const RawRow& row, const std::vector<int64_t>& labels,
+                        ParsedRow& result) const;
   Error missing_field(const RawRow& row, const Fields& fields, const std::string& name) const;
   Error row_error(std::string code, const RawRow& row, const std::string& what) const;
 

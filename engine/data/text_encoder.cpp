@@ -21,6 +21,8 @@ TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer) {
   encoder.eos_id = tokenizer->eos_id().value_or(-1);
   encoder.adds_bos = !tokenizer->prefix_ids().empty() && tokenizer->bos_id() &&
                      tokenizer->prefix_ids().front() == *tokenizer->bos_id();
+  encoder.prefix = tokenizer->prefix_ids();
+  encoder.suffix = tokenizer->suffix_ids();
   encoder.vocab_size = tokenizer->vocab_size();
   encoder.encode = [tokenizer](std::string_view text) {
     return tokenizer->encode(text, {.add_special_tokens = false});

@@ -8,7 +8,7 @@
 namespace engine {
 namespace {
 
-constexpr std::array<char, 8> kMagic = {'E', 'N', 'G', 'T', 'O', 'K', '0', '1'};
+constexpr std::array<char, 8> kMagic = {'E', 'N', 'G', 'T', 'O', 'K', '0', '2'};
 
 enum Section : size_t {
   kIds,
@@ -18,6 +18,7 @@ enum Section : size_t {
   kLine,
   kFile,
   kLabel,
+  kSource,
   kNames,
   kCount
 };
@@ -57,7 +58,7 @@ std::string TokenisedRows::attach(std::span<const std::byte> bytes, const Hash12
   if (footer.key != key) return "it was made for other data or settings";
   const uint64_t rows = footer.num_rows, tokens = footer.num_tokens;
   const std::array<uint64_t, kCount> expected = {
-      tokens * 4, (tokens + 63) / 64 * 8, (rows + 1) * 8, rows * 8, rows * 8, rows * 4,
+      tokens * 4, (tokens + 63) / 64 * 8, (rows + 1) * 8, rows * 8, rows * 8, rows * 4, rows * 4,
       rows * 4,   footer.size[kNames]};
   for (size_t i = 0; i < kCount; ++i) {
     if (footer.size[i] != expected[i] || footer.begin[i] % 8 != 0 ||
@@ -73,6 +74,7 @@ std::string TokenisedRows::attach(std::span<const std::byte> bytes, const Hash12
   line_ = view<uint64_t>(bytes, footer, kLine);
   file_ = view<uint32_t>(bytes, footer, kFile);
   label_ = view<int32_t>(bytes, footer, kLabel);
+  source_ = view<uint32_t>(bytes, footer, kSource);
   const auto names = view<char>(bytes, footer, kNames);
   label_names_ = nlohmann::json::parse(names.begin(), names.end()).get<std::vector<std::string>>();
   statistics_ = footer.statistics;
@@ -148,6 +150,7 @@ void TokenWriter::add(const Row& row) {
   line_.push_back(row.line);
   file_.push_back(row.file);
   label_.push_back(row.label);
+  source_.push_back(row.source_length);
 }
 
 std::vector<std::byte> TokenWriter::finish(const std::vector<std::string>& label_names,
@@ -172,6 +175,7 @@ std::vector<std::byte> TokenWriter::finish(const std::vector<std::string>& label
   section(kLine, line_.data(), line_.size() * sizeof(uint64_t));
   section(kFile, file_.data(), file_.size() * sizeof(uint32_t));
   section(kLabel, label_.data(), label_.size() * sizeof(int32_t));
+  section(kSource, source_.data(), source_.size() * sizeof(uint32_t));
   const std::string names = nlohmann::json(label_names).dump();
   section(kNames, names.data(), names.size());
   footer.payload = payload_.finish();

@@ -1,6 +1,6 @@
 // Tokenised rows: flat arrays in one file that is mapped, not read.
 //
-//   "ENGTOK01"                                  8 bytes
+//   "ENGTOK02"                                  8 bytes
 //   ids            int32  [tokens]              BOS, EOS included where the policy adds them
 //   trainable      uint64 [ceil(tokens / 64)]   bit t: token t is a target; never a row's first
 //   offsets        uint64 [rows + 1]            row r is tokens offsets[r] .. offsets[r + 1]
@@ -8,6 +8,8 @@
 //   line           uint64 [rows]                line of the row in its file, from 1
 //   file           uint32 [rows]                index into the list of files
 //   label          int32  [rows]                index into the label names, -1 = none
+//   source         uint32 [rows]                pairs: tokens at the row's start that the encoder
+//                                               reads, the rest being the target; else 0
 //   label names    JSON array of strings
 //   footer         TokenFooter: key, counts, places of the sections, checksums
 //
@@ -56,6 +58,8 @@ class TokenisedRows {
   uint64_t line(uint64_t row) const { return line_[row]; }
   uint32_t file(uint64_t row) const { return file_[row]; }
   int32_t label(uint64_t row) const { return label_[row]; }
+  // Rows of an encoder-decoder model are pairs: so many tokens of source, then the target.
+  uint32_t source_length(uint64_t row) const { return source_[row]; }
   const std::vector<std::string>& label_names() const { return label_names_; }
   const TokenStatistics& statistics() const { return statistics_; }
 
@@ -68,7 +72,7 @@ class TokenisedRows {
   std::vector<std::byte> memory_;
   std::span<const int32_t> ids_, label_;
   std::span<const uint64_t> trainable_, offsets_, content_, line_;
-  std::span<const uint32_t> file_;
+  std::span<const uint32_t> file_, source_;
   std::vector<std::string> label_names_;
   TokenStatistics statistics_;
 };
@@ -83,6 +87,7 @@ class TokenWriter {
     uint64_t line = 0;
     uint32_t file = 0;
     int32_t label = -1;
+    uint32_t source_length = 0;
   };
 
   explicit TokenWriter(const Hash128& key);                            // to memory
@@ -104,7 +109,7 @@ class TokenWriter {
   uint64_t position_ = 0;
   uint64_t num_tokens_ = 0;
   std::vector<uint64_t> trainable_, offsets_ = {0}, content_, line_;
-  std::vector<uint32_t> file_;
+  std::vector<uint32_t> file_, source_;
   std::vector<int32_t> label_;
 };
 

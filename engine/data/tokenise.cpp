@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kFormatVersion = 1;  // of what the options below make of a row
+constexpr uint64_t kFormatVersion = 2;  // of what the options below make of a row
 constexpr size_t kBatchRows = 4096;
 constexpr size_t kBatchBytes = size_t{16} << 20;
 constexpr size_t kMaxLabels = 4096;
@@ -33,6 +33,7 @@ struct EncodedRow {
   std::vector<int32_t> ids;
   std::vector<uint8_t> trainable;
   uint64_t content = 0;
+  uint32_t source_length = 0;  // pairs
   std::optional<std::string> label;
   bool prefix_mismatch = false;
 };
@@ -79,7 +80,8 @@ Hash128 cache_key(const TokeniseOptions& options, const TextEncoder& encoder,
        {int64_t{encoder.bos_id}, int64_t{encoder.eos_id}, int64_t{encoder.adds_bos},
         int64_t{encoder.vocab_size}, static_cast<int64_t>(options.split),
         static_cast<int64_t>(options.add_bos), static_cast<int64_t>(options.add_eos),
-        static_cast<int64_t>(options.train_on), static_cast<int64_t>(options.max_row_bytes)}) {
+        static_cast<int64_t>(options.train_on), static_cast<int64_t>(options.max_row_bytes),
+        int64_t{options.fields.pair_pad_id.value_or(-1)}}) {
     hasher.add(static_cast<uint64_t>(value));
   }
   const FieldOptions& fields = options.fields;
@@ -98,7 +100,9 @@ Hash128 cache_key(const TokeniseOptions& options, const TextEncoder& encoder,
 class RowEncoder {
  public:
   RowEncoder(const TokeniseOptions& options, const TextEncoder& encoder)
-      : encoder_(encoder), train_on_(options.train_on) {
+      : encoder_(encoder),
+        train_on_(options.train_on),
+        pairs_(options.fields.pair_pad_id.has_value()) {
     const auto need = [](int32_t id, const char* option, const char* name) {
       if (id >= 0) return;
       throw Error(
@@ -124,7 +128,12 @@ class RowEncoder {
     content.add(row.prompt);
     content.add(row.text);
     content.update(row.input_ids.data(), row.input_ids.size() * sizeof(int32_t));
+    content.update(row.target_ids.data(), row.target_ids.size() * sizeof(int32_t));
     result.content = content.finish().low;
+    if (pairs_) {
+      encode_pair(std::move(row), result);
+      return result;
+    }
 
     const bool tokens = row.kind == RowKind::tokens;
     size_t masked = 0;  // tokens of the prompt
@@ -159,8 +168,32 @@ class RowEncoder {
   }
 
  private:
+  void encode_pair(ParsedRow row, EncodedRow& result) const {
+    const bool tokens = row.kind == RowKind::tokens;
+    std::vector<int32_t> source = std::move(row.input_ids), target = std::move(row.target_ids);
+    if (!tokens) {
+      source = encoder_.prefix;
+      const std::vector<int32_t> text = encoder_.encode(row.prompt);
+      source.insert(source.end(), text.begin(), text.end());
+      source.insert(source.end(), encoder_.suffix.begin(), encoder_.suffix.end());
+      target = encoder_.encode(row.text);
+      row.trained.assign(target.size(), 1);
+    }
+    if ((tokens ? eos_tokens_ : eos_text_) &&
+        (target.empty() || target.back() != encoder_.eos_id)) {
+      target.push_back(encoder_.eos_id);
+      row.trained.push_back(1);
+    }
+    result.source_length = static_cast<uint32_t>(source.size());
+    result.ids = std::move(source);
+    result.ids.insert(result.ids.end(), target.begin(), target.end());
+    result.trainable.assign(result.source_length, 0);
+    result.trainable.insert(result.trainable.end(), row.trained.begin(), row.trained.end());
+  }
+
   const TextEncoder& encoder_;
   TrainOn train_on_;
+  bool pairs_;
   bool bos_text_, eos_text_, bos_tokens_, eos_tokens_;
 };
 
@@ -258,7 +291,17 @@ class Tokeniser {
 
   void add(const RawRow& raw, const EncodedRow& encoded) {
     check_ids(raw, encoded);
-    TokenWriter::Row row{encoded.ids, encoded.trainable, encoded.content, raw.line, raw.file, -1};
+    if (options_.fields.pair_pad_id && encoded.source_length == 0) {
+      throw data_error("DATA-NO-SOURCE", files_[raw.file].path, raw.line,
+                       "the source is empty: the encoder has nothing to read")
+          .fix("remove the row, or correct data.fields.source");
+    }
+    TokenWriter::Row row{.ids = encoded.ids,
+                         .trainable = encoded.trainable,
+                         .content = encoded.content,
+                         .line = raw.line,
+                         .file = raw.file,
+                         .source_length = encoded.source_length};
     if (encoded.label) {
       const auto [at, inserted] =
           labels_.try_emplace(*encoded.label, static_cast<int32_t>(labels_.size()));

@@ -5,6 +5,10 @@
 //   prompt, completion  [BOS] encode(prompt + completion) [EOS]     trained from token
 //                       number (BOS) + |encode(prompt)| on, as TRL does; train_on=all: all
 //   input_ids           as they are; [BOS], [EOS] only when add_bos, add_eos are on, not automatic
+// Pairs, for encoder-decoder models (FieldOptions::pair_pad_id):
+//   prompt, completion  source: encode(prompt) with the tokens that the tokenizer puts around texts
+//                       (T5: </s>); target: encode(completion) [EOS], all trained
+//   input_ids, labels   as they are; EOS behind the labels only when add_eos is on
 // BOS is added when the policy says so and the tokens do not begin with it, EOS when they do not
 // end with it. What is trained is decided by position, never by the value of a token: EOS stays
 // trained when it is also the padding token.
@@ -33,9 +37,10 @@ struct TextEncoder {
   std::function<std::vector<int32_t>(std::string_view)> encode;
   // Differs whenever encode could give other ids: a hash of the tokenizer's files.
   std::string identity;
-  int32_t bos_id = -1, eos_id = -1;  // -1 = the tokenizer has none
-  bool adds_bos = false;             // the tokenizer itself puts BOS before texts
-  int32_t vocab_size = 0;            // bounds input_ids in files; 0 = not checked
+  int32_t bos_id = -1, eos_id = -1;     // -1 = the tokenizer has none
+  bool adds_bos = false;                // the tokenizer itself puts BOS before texts
+  std::vector<int32_t> prefix, suffix;  // what it puts around texts, in all
+  int32_t vocab_size = 0;               // bounds input_ids in files; 0 = not checked
 };
 
 struct TokeniseOptions {

@@ -29,6 +29,18 @@ Batch batch_of(const DumpRow& row) {
   return batch;
 }
 
+// A row of an encoder-decoder model.
+Batch pair_of(const DumpRow& row, const ModelInfo& info) {
+  Batch batch;
+  std::vector<int32_t> inputs = row.decoder_input_ids, labels = row.labels;
+  if (inputs.empty()) inputs = shift_right(labels, info.decoder_start_id, *pair_pad_id(info));
+  if (labels.empty()) labels.assign(inputs.size(), kernels::kIgnoreIndex);
+  append_pair(batch, row.input_ids, inputs, labels);
+  batch.rows = {0};
+  batch.labels = {-1};
+  return batch;
+}
+
 // Host copies that live until the file is written.
 class Tensors {
  public:
@@ -49,7 +61,7 @@ void add_forward(Runtime& runtime, Model& model, const Batch& batch, size_t row,
   Probe probe;
   if (options.hidden_states) {
     probe = [&](const std::string& name, const Tensor& value) {
-      if (!name.starts_with("hidden.")) return;
+      if (name.find("hidden.") == std::string::npos) return;
       out.add(fmt::format("{}.{}", name, row), value.shape().vector(), runtime.download(value));
     };
   }
@@ -75,17 +87,22 @@ void reserve(Runtime& runtime, const Model& model, const std::vector<Batch>& bat
              const DumpOptions& options) {
   if (runtime.memory().arena_capacity() > 0) return;
   BatchShape shape;
-  for (const Batch& batch : batches) shape.tokens = std::max(shape.tokens, batch.num_tokens());
+  for (const Batch& batch : batches) {
+    shape.tokens = std::max(shape.tokens, batch.num_tokens());
+    shape.source_tokens = std::max(shape.source_tokens, batch.num_source_tokens());
+  }
   shape.longest = shape.tokens;
+  shape.source_longest = shape.source_tokens;
+  const int64_t longest = std::max(shape.longest, shape.source_longest);
   const ModelFactory make = [&] { return make_model_like(model); };
   const kernels::DeviceType device = runtime.stream().device;
   const MemoryPlan plan = options.gradients ? plan_training(make, {.precision = options.precision,
                                                                    .train = shape,
-                                                                   .max_positions = shape.longest,
+                                                                   .max_positions = longest,
                                                                    .device = device})
                                             : plan_inference(make, {.precision = options.precision,
                                                                     .batch = shape,
-                                                                    .max_positions = shape.longest,
+                                                                    .max_positions = longest,
                                                                     .device = device});
   runtime.memory().reserve_arena(plan.arena);
 }
@@ -97,12 +114,13 @@ DumpSummary write_dump(Runtime& runtime, Model& model, const std::vector<DumpRow
   std::vector<Batch> batches;
   DumpSummary summary;
   for (const DumpRow& row : rows) {
-    batches.push_back(batch_of(row));
+    batches.push_back(model.info().encoder_decoder ? pair_of(row, model.info()) : batch_of(row));
     summary.labels += trained_labels(model, batches.back());
   }
   if (options.gradients && summary.labels == 0) {
     throw Error(ExitCode::data, "DATA-NO-TARGET", "no row has a label: there is no loss")
-        .expected(model.info().task == Task::causal_lm
+        .expected(model.info().encoder_decoder ? "\"labels\" of the decoder, not all -100"
+                  : model.info().task == Task::causal_lm
                       ? "\"labels\" as long as \"input_ids\", not all -100 behind the first"
                       : "\"labels\" with the class of the row")
         .fix("add labels, or leave the gradients out: --no-grad");

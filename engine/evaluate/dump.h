@@ -3,7 +3,8 @@
 //
 //   logits.<row>              fp32 [tokens, vocab]; a classifier: [num_labels]
 //   hidden.<i>.<row>          fp32 [tokens, hidden]; HF's numbering: 0 = embedding, the last one
-//                             is after the final norm
+//                             is after the final norm; an encoder-decoder model:
+//                             encoder.hidden.<i>.<row> and decoder.hidden.<i>.<row>
 //   loss                      fp32 [1], mean over all predicted labels of all rows
 //   grad.<HF parameter name>  fp32, gradient of that loss
 #pragma once
@@ -21,6 +22,9 @@ struct DumpRow {
   // Language models: as in HF, one per token, not shifted, -100 = not predicted; labels[t] is
   // predicted at token t - 1. Empty: none.
   std::vector<int32_t> labels;
+  // Encoder-decoder models: input_ids are the encoder's. labels[t] is predicted at the decoder's
+  // input t, as many as these; without these they are the labels shifted right.
+  std::vector<int32_t> decoder_input_ids;
   int32_t class_label = -1;  // classifiers; -1 = none
 };
 

@@ -75,7 +75,10 @@ Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
   }
   TextEncoder encoder = make_text_encoder(tokenizer);
   encoder.vocab_size = static_cast<int32_t>(model.info().vocab_size);
-  const auto data = tokenise(tokenise_options(config.data, config.data.validation), encoder);
+  TokeniseOptions reading = tokenise_options(config.data, config.data.validation);
+  reading.fields.pair_pad_id = pair_pad_id(model.info());
+  if (model.info().encoder_decoder) check_pair_settings(config.data);
+  const auto data = tokenise(reading, encoder);
   if (classifier && data->rows.label_names().empty()) {
     throw Error(ExitCode::data, "DATA-FIELD", "a classifier is evaluated on rows with labels")
         .expected("field \"" + config.data.label_field + "\"")
@@ -84,6 +87,7 @@ Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
   const auto dataset = std::make_shared<Dataset>(data, dataset_options(config, RowSubset::all));
   BatchOptions batching = batch_options(config);
   batching.shuffle = Shuffle::none;
+  batching.decoder_start_id = model.info().decoder_start_id;
   const Batcher batcher(dataset, batching);
 
   int64_t longest = 0;

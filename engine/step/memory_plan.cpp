@@ -71,13 +71,22 @@ BatchShape largest_shape(const Batcher& batcher) {
   const Batch batch = batcher.largest_batch();
   const std::span<const uint32_t> lengths = batcher.dataset().all_sample_tokens();
   const uint32_t shortest = *std::min_element(lengths.begin(), lengths.end());
-  const int64_t tokens = batch.num_tokens();
+  const int64_t tokens = batch.num_tokens() + batch.num_source_tokens();
   const int64_t by_length = tokens / std::max<uint32_t>(shortest, 1);
   const int64_t limit = batcher.options().micro_batch_rows;
-  return {.tokens = tokens,
-          .sequences = std::max<int64_t>(
-              {1, batch.num_sequences(), limit > 0 ? std::min(limit, by_length) : by_length}),
-          .longest = batch.max_seqlen};
+  BatchShape shape{
+      .tokens = tokens,
+      .sequences = std::max<int64_t>(
+          {1, batch.num_sequences(), limit > 0 ? std::min(limit, by_length) : by_length}),
+      .longest = batch.max_seqlen};
+  if (batcher.dataset().pairs()) {
+    const Batcher::LargestPair pair = batcher.largest_pair();
+    shape.tokens = pair.target_tokens;
+    shape.longest = pair.longest_target;
+    shape.source_tokens = pair.source_tokens;
+    shape.source_longest = pair.longest_source;
+  }
+  return shape;
 }
 
 MemoryPlan plan_training(const ModelFactory& make, const TrainingShape& shape) {
@@ -131,12 +140,16 @@ std::vector<MemoryAlternative> smaller_alternatives(const ModelFactory& make,
   }
   // Smaller micro-batches with as much more accumulation: the same step.
   for (const int64_t divisor : {2, 4, 8, 16}) {
-    if (shape.train.tokens / divisor < std::max<int64_t>(shape.train.longest, 1)) break;
+    if (shape.train.tokens / divisor < std::max<int64_t>(shape.train.longest, 1) ||
+        shape.train.source_tokens / divisor < shape.train.source_longest) {
+      break;
+    }
     changed.train.tokens = shape.train.tokens / divisor;
+    changed.train.source_tokens = shape.train.source_tokens / divisor;
     changed.train.sequences = std::max<int64_t>(1, shape.train.sequences / divisor);
     changed.evaluation = changed.train;
     consider(fmt::format("train.micro_batch_tokens={} train.accumulation=×{} train.recompute=block",
-                         changed.train.tokens, divisor),
+                         changed.train.tokens + changed.train.source_tokens, divisor),
              changed);
   }
   if (shape.precision.compute == DType::f32) {

@@ -24,6 +24,7 @@ struct BatchShape {
 };
 
 // The largest one that a batcher makes: the token budget, and as many sequences as could fill it.
+// Pairs: the most of sources and the most of targets, though both do not come together.
 BatchShape largest_shape(const Batcher& batcher);
 
 // A batch of that shape with made-up content.

@@ -13,20 +13,29 @@ int64_t first_bad(Runtime& runtime, const Tensor& tensor) {
   return index;
 }
 
-void set_token(NonfiniteFinding& finding, const Batch& batch, int64_t token) {
+void set_token(NonfiniteFinding& finding, const std::vector<int32_t>& cu_seqlens, int64_t token) {
   finding.token = token;
-  for (int64_t s = 0; s < batch.num_sequences(); ++s) {
-    if (token < batch.cu_seqlens[s] || token >= batch.cu_seqlens[s + 1]) continue;
-    finding.sequence = s;
-    finding.position = token - batch.cu_seqlens[s];
+  for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
+    if (token < cu_seqlens[s] || token >= cu_seqlens[s + 1]) continue;
+    finding.sequence = static_cast<int64_t>(s);
+    finding.position = token - cu_seqlens[s];
   }
 }
 
-std::string describe_probe(const std::string& name, int num_layers) {
+bool in_encoder(const std::string& probe) {
+  return probe.starts_with("encoder.");
+}
+
+std::string describe_probe(const std::string& name, const ModelInfo& info) {
+  const std::string stack = !info.encoder_decoder ? ""
+                            : in_encoder(name)    ? "encoder's "
+                                                  : "decoder's ";
+  const int num_layers = in_encoder(name) ? info.num_encoder_layers : info.num_layers;
   const std::string number = name.substr(name.rfind('.') + 1);
-  if (number == "0") return "the embeddings";
-  if (std::stoi(number) == num_layers) return "the final norm (after the last layer)";
-  return fmt::format("the output of layer {} of {}", std::stoi(number) - 1, num_layers);
+  if (number == "0") return "the " + stack + "embeddings";
+  if (std::stoi(number) == num_layers) return "the " + stack + "final norm (after the last layer)";
+  return fmt::format("the output of {}layer {} of {}", stack.empty() ? "" : "the " + stack,
+                     std::stoi(number) - 1, num_layers);
 }
 
 const ParameterPart& part_at(const Parameter& parameter, int64_t index) {
@@ -58,15 +67,15 @@ std::optional<NonfiniteFinding> find_nonfinite(
       if (finding) return;
       const int64_t index = first_bad(runtime, value);
       if (index < 0) return;
-      finding = NonfiniteFinding{.micro_batch = micro,
-                                 .place = describe_probe(name, model.info().num_layers)};
-      set_token(*finding, batch, index / value.columns());
+      finding = NonfiniteFinding{.micro_batch = micro, .place = describe_probe(name, model.info())};
+      set_token(*finding, in_encoder(name) ? batch.source.cu_seqlens : batch.cu_seqlens,
+                index / value.columns());
     };
     const BatchLoss loss = run_batch(runtime, model, batch, options);
     if (finding) return finding;
     if (const int64_t index = first_bad(runtime, loss.losses); index >= 0) {
       finding = NonfiniteFinding{.micro_batch = micro, .place = "the loss"};
-      if (model.info().task == Task::causal_lm) set_token(*finding, batch, index);
+      if (model.info().task == Task::causal_lm) set_token(*finding, batch.cu_seqlens, index);
       return finding;
     }
     // The backward runs from the last parameter to the first.

@@ -89,6 +89,7 @@ nlohmann::json TrainingRun::shaping_settings() const {
           {"train.loss_reduction", choice_name(train.loss_reduction)},
           {"data.seed", config_.data_seed()},
           {"data.max_length", config_.data.max_length},
+          {"data.max_target_length", optional(config_.data.max_target_length)},
           {"data.packing", choice_name(config_.data.packing)},
           {"data.shuffle", choice_name(config_.data.shuffle)},
           {"training rows", audit.rows},
@@ -191,7 +192,7 @@ void TrainingRun::print_banner() {
   banner.model = {
       .name = setup_.model_name + " (" + setup_.shape->info().architecture + ")",
       .num_params = setup_.shape->parameters().count(),
-      .matmul_params = setup_.shape->matmul_parameters(),
+      .matmul_params = setup_.shape->matmul_parameters() + setup_.shape->source_matmul_parameters(),
       .precision = config_.train.precision == Precision::fp32 ? "fp32" : "bf16 + fp32 master",
       .optimizer = "AdamW fp32 m/v",
       .weight_decay = config_.optimizer.weight_decay,
@@ -211,13 +212,16 @@ void TrainingRun::print_banner() {
     banner.data.dropped.emplace_back("no target", audit.dropped_no_target);
   }
   const int64_t budget = setup_.train->options().micro_batch_tokens;
+  const BatchShape& shape = setup_.training_shape.train;
+  int64_t tokens_per_micro_batch = shape.tokens + shape.source_tokens;
+  if (budget > 0) tokens_per_micro_batch = std::min(tokens_per_micro_batch, budget);
   if (budget > 0) {
     banner.data.batch_fill =
         static_cast<double>(audit.tokens) /
         (static_cast<double>(batches_per_epoch_) * static_cast<double>(budget));
   }
   banner.plan = {
-      .tokens_per_micro_batch = setup_.training_shape.train.tokens,
+      .tokens_per_micro_batch = tokens_per_micro_batch,
       .accumulation = config_.train.accumulation,
       .device = device_text(setup_.device),
       .steps_per_epoch = steps_per_epoch_,

@@ -74,9 +74,12 @@ void override_dropout(Json& json, double p) {
                                          "hidden_dropout_prob",
                                          "attention_probs_dropout_prob",
                                          "classifier_dropout"};
-  const bool gpt2 = json.value("model_type", "") == "gpt2";
+  const std::string family = json.value("model_type", "");
   for (const std::string& key : keys) {
-    if (json.contains(key) || (gpt2 && key.ends_with("_pdrop"))) json[key] = p;
+    // Those whose default is not 0 need not be there.
+    const bool standard = (family == "gpt2" && key.ends_with("_pdrop")) ||
+                          (family.ends_with("t5") && key == "dropout_rate");
+    if (json.contains(key) || standard) json[key] = p;
   }
 }
 
@@ -143,18 +146,20 @@ std::vector<int32_t> map_labels(const std::vector<std::string>& data_labels,
 
 std::shared_ptr<const TokenisedData> read_data(const DataConfig& config,
                                                const std::vector<std::string>& files,
-                                               const TextEncoder& encoder) {
+                                               const TextEncoder& encoder, const ModelInfo& info) {
   TokeniseOptions options = tokenise_options(config, files);
+  options.fields.pair_pad_id = pair_pad_id(info);
   options.progress = [](uint64_t, uint64_t) { InterruptGuard::stop_if_requested(); };
   return tokenise(options, encoder);
 }
 
 std::shared_ptr<const Batcher> make_batcher(std::shared_ptr<const TokenisedData> data,
-                                            const TrainConfig& config, RowSubset subset,
-                                            bool shuffled) {
+                                            const TrainConfig& config, const ModelInfo& info,
+                                            RowSubset subset, bool shuffled) {
   auto dataset = std::make_shared<Dataset>(std::move(data), dataset_options(config, subset));
   BatchOptions options = batch_options(config);
   if (!shuffled) options.shuffle = Shuffle::none;
+  options.decoder_start_id = info.decoder_start_id;
   return std::make_shared<Batcher>(std::move(dataset), options);
 }
 
@@ -209,6 +214,17 @@ void add_samples(const TrainConfig& config, RunSetup& setup) {
                                  generation_positions(info, shape.samples, shape.sample_options));
 }
 
+// Of all that training and evaluation will meet.
+int64_t longest_sequence(const TrainConfig& config, const RunSetup& setup) {
+  int64_t longest = config.data.max_length;
+  for (const auto& batcher : {setup.train, setup.validation}) {
+    if (!batcher) continue;
+    const BatchShape shape = largest_shape(*batcher);
+    longest = std::max({longest, shape.longest, shape.source_longest});
+  }
+  return longest;
+}
+
 }  // namespace
 
 RunSetup prepare_run(const TrainConfig& config) {
@@ -253,20 +269,21 @@ RunSetup prepare_run(const TrainConfig& config) {
   // Data: tokenised once, then cut into the training and the validation part.
   TextEncoder encoder = make_text_encoder(setup.tokenizer);
   // Rows of token ids may use every row of the embedding: the model's count, not the tokenizer's.
-  {
-    const std::unique_ptr<Model> described = make_model(json, where, task);
-    encoder.vocab_size = static_cast<int32_t>(described->info().vocab_size);
-    json = described->config_json();  // of a multimodal checkpoint: the text model, which is saved
-  }
-  const auto train_data = read_data(config.data, config.data.train, encoder);
+  const std::unique_ptr<Model> described = make_model(json, where, task);
+  const ModelInfo& info = described->info();
+  json = described->config_json();  // of a multimodal checkpoint: the text model, which is saved
+  encoder.vocab_size = static_cast<int32_t>(info.vocab_size);
+  if (info.encoder_decoder) check_pair_settings(config.data);
+  const auto train_data = read_data(config.data, config.data.train, encoder, info);
   const bool split = config.data.validation_fraction.value_or(0.0) > 0;
-  setup.train = make_batcher(train_data, config, split ? RowSubset::train : RowSubset::all, true);
+  setup.train =
+      make_batcher(train_data, config, info, split ? RowSubset::train : RowSubset::all, true);
   auto validation_data = train_data;
   if (split) {
-    setup.validation = make_batcher(train_data, config, RowSubset::validation, false);
+    setup.validation = make_batcher(train_data, config, info, RowSubset::validation, false);
   } else if (!config.data.validation.empty()) {
-    validation_data = read_data(config.data, config.data.validation, encoder);
-    setup.validation = make_batcher(validation_data, config, RowSubset::all, false);
+    validation_data = read_data(config.data, config.data.validation, encoder, info);
+    setup.validation = make_batcher(validation_data, config, info, RowSubset::all, false);
   }
 
   if (task == Task::sequence_classification) {
@@ -326,7 +343,7 @@ RunSetup prepare_run(const TrainConfig& config) {
       .recompute = setup.recompute,
       .train = train_shape,
       .evaluation = setup.validation ? largest_shape(*setup.validation) : BatchShape{},
-      .max_positions = std::max<int64_t>(config.data.max_length, train_shape.longest),
+      .max_positions = longest_sequence(config, setup),
       .optimizer = config.optimizer,
       .device = setup.device.device};
   if (config.train.sample.every > 0) add_samples(config, setup);

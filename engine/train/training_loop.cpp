@@ -35,7 +35,10 @@ double TrainingRun::step_denominator(const std::vector<Batch>& batches) const {
   double labels = 0;
   for (const Batch& batch : batches) {
     labels += static_cast<double>(trained_labels(*model_, batch));
-    if (config_.train.loss_reduction != LossReduction::hf) continue;
+    // Labels of an encoder-decoder model are not shifted.
+    if (config_.train.loss_reduction != LossReduction::hf || model_->info().encoder_decoder) {
+      continue;
+    }
     // The HF Trainer counts unshifted labels: a row trained from its first token counts one more.
     for (int64_t s = 0; s < batch.num_sequences(); ++s) {
       labels += batch.targets[batch.cu_seqlens[s]] != kernels::kIgnoreIndex;
@@ -97,6 +100,39 @@ void TrainingRun::handle_nonfinite(const std::vector<Batch>& batches, double den
                : "divergence, or values too large for this precision");
 }
 
+double TrainingRun::flops_of(const std::vector<Batch>& batches) const {
+  const ModelInfo& info = model_->info();
+  const int64_t attention_width = int64_t{info.num_heads} * info.head_dim;
+  const auto length = [](const std::vector<int32_t>& cu_seqlens, int64_t s) -> int64_t {
+    return cu_seqlens[s + 1] - cu_seqlens[s];
+  };
+  if (info.encoder_decoder) {
+    const EncoderDecoderFlopsShape shape{.source_params = model_->source_matmul_parameters(),
+                                         .target_params = model_->matmul_parameters(),
+                                         .encoder_layers = info.num_encoder_layers,
+                                         .decoder_layers = info.num_layers,
+                                         .attention_width = attention_width};
+    double flops = 0;
+    for (const Batch& batch : batches) {
+      for (int64_t s = 0; s < batch.num_sequences(); ++s) {
+        flops +=
+            example_flops(shape, length(batch.source.cu_seqlens, s), length(batch.cu_seqlens, s));
+      }
+    }
+    return flops;
+  }
+  std::vector<int64_t> lengths;
+  for (const Batch& batch : batches) {
+    for (int64_t s = 0; s < batch.num_sequences(); ++s) {
+      lengths.push_back(length(batch.cu_seqlens, s));
+    }
+  }
+  return step_flops({.matmul_params = model_->matmul_parameters(),
+                     .num_layers = info.num_layers,
+                     .attention_width = attention_width},
+                    lengths);
+}
+
 void TrainingRun::run_step() {
   const auto step_start = TrainingClock::now();
   const int64_t first = static_cast<int64_t>(progress_.position.index);
@@ -113,9 +149,12 @@ void TrainingRun::run_step() {
     double scale;
   };
   std::vector<Losses> losses;
-  int64_t tokens = 0, trained = 0;
-  for (const Batch& batch : batches) tokens += batch.num_tokens();
-  step_losses_.reserve(static_cast<size_t>(tokens) * sizeof(float));
+  int64_t tokens = 0, trained = 0, predictions = 0;
+  for (const Batch& batch : batches) {
+    predictions += batch.num_tokens();
+    tokens += batch.num_tokens() + batch.num_source_tokens();
+  }
+  step_losses_.reserve(static_cast<size_t>(predictions) * sizeof(float));
   float* next_loss = step_losses_.as<float>();
   for (int micro = 0; micro < static_cast<int>(batches.size()); ++micro) {
     const Batch& batch = batches[micro];
@@ -158,17 +197,7 @@ void TrainingRun::run_step() {
   }
   progress_.tokens += tokens;
   progress_.tokens_trained += trained;
-  std::vector<int64_t> lengths;
-  for (const Batch& batch : batches) {
-    for (int64_t s = 0; s < batch.num_sequences(); ++s) {
-      lengths.push_back(batch.cu_seqlens[s + 1] - batch.cu_seqlens[s]);
-    }
-  }
-  const ModelInfo& info = model_->info();
-  const double flops = step_flops({.matmul_params = model_->matmul_parameters(),
-                                   .num_layers = info.num_layers,
-                                   .attention_width = int64_t{info.num_heads} * info.head_dim},
-                                  lengths);
+  const double flops = flops_of(batches);
   progress_.flops += flops;
   train_flops_ += flops;
   const bool clipped = finite && norm.clip_scale < 1.0f;

@@ -57,6 +57,7 @@ class TrainingRun {
   void open_outputs();
   void loop();
   void run_step();
+  double flops_of(const std::vector<Batch>& batches) const;
   double step_denominator(const std::vector<Batch>& batches) const;
   ForwardOptions forward_options(int micro_batch, double denominator,
                                  const std::vector<Batch>& batches) const;

@@ -115,6 +115,61 @@ TEST_P(Gradient, RopeAndAttention) {
   }
 }
 
+// Queries and keys from lists of their own; sequences of one that are longer or shorter than the
+// other's.
+TEST_P(Gradient, CrossAttention) {
+  for (const float dropout : {0.0f, 0.3f}) {
+    GradientCheck c(GetParam());
+    constexpr int kHeads = 4, kKvHeads = 2, kHeadDim = 4;
+    c.input({6, kHeads * kHeadDim});
+    c.input({7, 2 * kKvHeads * kHeadDim});
+    const Sequences queries = c.sequences({0, 2, 6}), keys = c.sequences({0, 5, 7});
+    c.check([&](Graph& graph, const std::vector<Variable>& x) {
+      return Outputs{{cross_attention(graph, x[0], x[1],
+                                      {.num_heads = kHeads,
+                                       .num_kv_heads = kKvHeads,
+                                       .head_dim = kHeadDim,
+                                       .scale = 0.5f,
+                                       .causal = false,
+                                       .dropout = dropout},
+                                      queries, keys)},
+                     {}};
+    });
+  }
+}
+
+// A table of biases that two layers share: their gradients add up.
+TEST_P(Gradient, DistanceBias) {
+  for (const bool causal : {true, false}) {
+    GradientCheck c(GetParam());
+    constexpr int kHeads = 2, kHeadDim = 4, kBuckets = 3;
+    Parameter& table = c.parameter("table", {kBuckets, kHeads});
+    c.fill();
+    c.input({7, 3 * kHeads * kHeadDim});
+    c.input({7, 3 * kHeads * kHeadDim});
+    // Distances -5 .. 5, of which 4 tokens need -3 .. 3, in buckets 2 1 1 0 0 0 1 1 2 2 2.
+    constexpr int kDistances = 11;
+    constexpr int kBucketOf[kDistances] = {2, 1, 1, 0, 0, 0, 1, 1, 2, 2, 2};
+    std::vector<float> one_hot(kBuckets * kDistances);
+    for (int i = 0; i < kDistances; ++i) one_hot[kBucketOf[i] * kDistances + i] = 1.0f;
+    const DistanceBuckets buckets{c.runtime.transient({kBuckets, kDistances}, DType::f32), -5};
+    c.runtime.upload(buckets.one_hot, one_hot.data());
+    const Sequences sequences = c.sequences({0, 4, 7});
+    c.check([&](Graph& graph, const std::vector<Variable>& x) {
+      const AttentionConfig config{
+          .num_heads = kHeads,
+          .num_kv_heads = kHeads,
+          .head_dim = kHeadDim,
+          .scale = 0.5f,
+          .causal = causal,
+          .bias = distance_bias(graph, table, buckets, -3, causal ? 4 : 7)};
+      return Outputs{{self_attention(graph, x[0], config, sequences),
+                      self_attention(graph, x[1], config, sequences)},
+                     {}};
+    });
+  }
+}
+
 TEST_P(Gradient, Activations) {
   for (const Activation kind : {Activation::gelu_erf, Activation::gelu_tanh, Activation::silu}) {
     for (const bool gated : {false, true}) {

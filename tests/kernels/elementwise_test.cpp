@@ -83,6 +83,38 @@ TEST_P(ElementwiseTest, CastRoundsToNearestEven) {
   }
 }
 
+TEST_P(ElementwiseTest, CastScales) {
+  Random random(5);
+  constexpr float kScale = 0.044194173824159216f;  // 512^-0.5
+  for (DType from : kFloats) {
+    for (DType to : kFloats) {
+      for (int64_t count : kCounts) {
+        const Values x_values = random.normal(count, from);
+        Values expected(x_values.size());
+        for (size_t i = 0; i < expected.size(); ++i) {
+          expected[i] = rounded(to, static_cast<float>(x_values[i]) * kScale);
+        }
+        DeviceArray x(stream(), from, x_values), out(stream(), to, count);
+        ops().cast(stream(), {.x = x.data(),
+                              .out = out.data(),
+                              .count = count,
+                              .scale = kScale,
+                              .from = from,
+                              .to = to});
+        expect_equal(out.values(), expected, "out");
+        if (from != to) continue;
+        ops().cast(stream(), {.x = x.data(),
+                              .out = x.data(),
+                              .count = count,
+                              .scale = kScale,
+                              .from = from,
+                              .to = to});
+        expect_equal(x.values(), expected, "in place");
+      }
+    }
+  }
+}
+
 TEST_P(ElementwiseTest, CastKeepsNan) {
   // a NaN whose payload lies only in the bits that bf16 drops must not become infinity
   const float payload_low = std::bit_cast<float>(0x7f800001u);

@@ -10,6 +10,7 @@
 #include "models/blocks/relative_bias.h"
 #include "models/describe.h"
 #include "tests/models/golden_model.h"
+#include "weights/export.h"
 
 namespace engine {
 namespace {
@@ -236,6 +237,9 @@ TEST(T5, SpellingsOfTheConfig) {
   EXPECT_TRUE(has("encoder.block.1.layer.1.DenseReluDense.wi.weight"));
   config["model_type"] = "mt5";
   EXPECT_EQ(make()->info().architecture, "MT5ForConditionalGeneration");
+  config["tie_word_embeddings"] = true;
+  config["scale_decoder_outputs"] = true;
+  EXPECT_FALSE(make()->info().tied_head);  // never, in this family
   const auto code = [&](const char* key, const Json& value) {
     Json changed = config;
     changed[key] = value;
@@ -271,6 +275,37 @@ TEST(T5, DuplicatesOfTheTableAndUnusedBiasesAreOfNoUse) {
   EXPECT_EQ(description.tied[0].to, "shared.weight");
   EXPECT_TRUE(description.missing.empty());
   EXPECT_TRUE(description.unused.empty());
+}
+
+// A file with nothing but one of the table's other names for it, and no head.
+TEST(T5, TableUnderAnotherNameAndHeadThatIsNotStored) {
+  const GoldenModel golden("t5_gated_untied");
+  std::vector<TensorToWrite> tensors;
+  for (const std::string& name : golden.checkpoint.names()) {
+    if (name == "lm_head.weight") continue;
+    const TensorEntry* entry = golden.checkpoint.find(name);
+    tensors.push_back(
+        TensorToWrite::from_bytes(name == "shared.weight" ? "decoder.embed_tokens.weight" : name,
+                                  entry->dtype, entry->shape, entry->data));
+  }
+  const std::filesystem::path directory =
+      std::filesystem::path(::testing::TempDir()) / "t5_other_names";
+  export_checkpoint(directory, tensors,
+                    {.config_json = golden.checkpoint.config_text(), .overwrite = true});
+  const Checkpoint checkpoint = Checkpoint::open(directory.string());
+  Runtime runtime(kernels::DeviceType::cpu);
+  const auto model = make_model(golden.config, "config.json");
+  model->parameters().allocate(runtime, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference);
+  const LoadReport report = load_weights(runtime, *model, checkpoint);
+  EXPECT_EQ(report.stored.at("shared.weight").name, "decoder.embed_tokens.weight");
+  EXPECT_EQ(report.stored.at("lm_head.weight").name, "lm_head.weight");
+  const Parameter& head = model->head();
+  const std::vector<float> values = model->parameters().read(runtime, head, head.parts[0]);
+  std::vector<float> table(values.size());
+  const TensorEntry* entry = golden.checkpoint.find("shared.weight");
+  to_float32(entry->dtype, entry->data, table.size(), table.data());
+  EXPECT_EQ(values, table);
+  std::filesystem::remove_all(directory);
 }
 
 // Standard deviations of models.md 5.7, from d_model = 64, d_kv = 16, 4 heads, d_ff = 128.

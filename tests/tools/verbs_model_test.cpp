@@ -245,7 +245,7 @@ class Dump : public ::testing::TestWithParam<DeviceAndModel> {};
 INSTANTIATE_TEST_SUITE_P(Models, Dump,
                          on_every_device("gpt2", "llama_tied_llama3rope", "llama_untied_bias",
                                          "llama_classifier", "qwen2_untied_window", "gemma3_text",
-                                         "gemma3_multimodal"),
+                                         "gemma3_multimodal", "t5_relu_tied", "t5_gated_untied"),
                          device_and_model);
 
 // Tolerances as in tests/models/golden_test.cpp: fp32 on both sides, sums in another order.
@@ -282,11 +282,53 @@ TEST_P(Dump, AgreesWithTransformers) {
   }
   int expected = 0;
   for (const TensorEntry& entry : model.golden.tensors()) {
-    for (const char* kind : {"logits.", "hidden.", "grad.", "loss"}) {
+    for (const char* kind : {"logits.", "hidden.", "encoder.", "decoder.", "grad.", "loss"}) {
       expected += entry.name.starts_with(kind);
     }
   }
   EXPECT_EQ(compared, expected);
+}
+
+TEST(DumpRows, DecoderInputsOfAnEncoderDecoderModel) {
+  const std::string shifted = scratch() / "shifted", given = scratch() / "given";
+  const std::string verb = "dump " + golden("t5_relu_tied") + " --no-grad --out ";
+  const std::string labels = R"({"input_ids":[5,6,1],"labels":[7,-100,1])";
+  ASSERT_EQ(run(verb + shifted, labels + "}").code, 0);
+  // What the labels shifted right are: the start, and the pad id where nothing is predicted.
+  ASSERT_EQ(run(verb + given, labels + R"(,"decoder_input_ids":[0,7,0]})").code, 0);
+  EXPECT_EQ(read(shifted), read(given));
+  // Without labels there are logits, but no loss.
+  ASSERT_EQ(run(verb + given, R"({"input_ids":[5,6,1],"decoder_input_ids":[0,7]})").code, 0);
+  const SafetensorsFile dump = SafetensorsFile::open(given);
+  EXPECT_EQ(dump.find("logits.0")->shape, (std::vector<int64_t>{2, 97}));
+  EXPECT_EQ(dump.find("loss"), nullptr);
+  for (const char* row : {R"({"input_ids":[5,6]})", R"({"input_ids":[5],"labels":[97]})",
+                          R"({"input_ids":[5],"labels":[1,2],"decoder_input_ids":[0]})"}) {
+    EXPECT_EQ(run(verb + given, row).code, 3) << row;
+  }
+}
+
+// Untrained, but from text to text and back: the source is read once, the answer begins anew.
+TEST(Generate, EncoderDecoder) {
+  const Result result = run("generate " + golden("t5_gated_untied") + " --ids 61,84,1 -n 5 --json");
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(Json::parse(result.out)["ids"].size(), 5u);
+  const Result facts = run("inspect --json " + golden("t5_gated_untied"));
+  ASSERT_EQ(facts.code, 0) << facts.err;
+  const Json json = Json::parse(facts.out);
+  EXPECT_EQ(json["model"]["task"], "seq2seq_lm");
+  EXPECT_EQ(json["model"]["position_embeddings"], "relative");
+  EXPECT_TRUE(json["weights"]["missing"].empty());
+  EXPECT_TRUE(json["weights"]["unused"].empty());
+  EXPECT_GT(json["flops"]["example"].get<double>(), 0);
+}
+
+TEST(Eval, EncoderDecoder) {
+  const GoldenModel model("t5_relu_tied");
+  const Result result = run("eval " + golden("t5_relu_tied") + " --json -d " +
+                            write("pairs.jsonl", dump_rows(model)));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_NEAR(Json::parse(result.out)["loss"].get<double>(), model.floats("loss")[0], 1e-5);
 }
 
 TEST(DumpRows, Mistakes) {

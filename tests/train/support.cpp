@@ -96,6 +96,23 @@ std::vector<std::string> tiny_llama(const Workspace& workspace) {
                   "max_position_embeddings: 64, tie_word_embeddings: false}");
 }
 
+std::vector<std::string> tiny_t5(const Workspace& workspace) {
+  // Every word of three letters out of four, backwards.
+  std::string rows;
+  for (int i = 0; i < 64; ++i) {
+    const char word[] = {"abcd"[i % 4], "abcd"[i / 4 % 4], "abcd"[i / 16]};
+    rows += std::string("{\"prompt\": \"") + std::string(word, 3) + "\", \"completion\": \"" +
+            std::string{word[2], word[1], word[0]} + "\"}\n";
+  }
+  workspace.write("pairs.jsonl", rows);
+  return tiny_run(workspace,
+                  "{model_type: t5, d_model: 24, d_kv: 8, d_ff: 48, num_layers: 2, num_heads: 2, "
+                  "relative_attention_num_buckets: 8, relative_attention_max_distance: 16, "
+                  "feed_forward_proj: gated-gelu, dropout_rate: 0.1}") +
+         std::vector<std::string>{"data.train=" + (workspace.path() / "pairs.jsonl").string(),
+                                  "data.max_length=8"};
+}
+
 std::vector<std::string> operator+(std::vector<std::string> a, const std::vector<std::string>& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;

@@ -39,6 +39,7 @@ std::string made_up_text(int documents, uint32_t seed = 1);
 // Settings of a tiny run as "a.b=value", to which a test adds its own (the last one wins).
 std::vector<std::string> tiny_gpt2(const Workspace& workspace);
 std::vector<std::string> tiny_llama(const Workspace& workspace);
+std::vector<std::string> tiny_t5(const Workspace& workspace);
 std::vector<std::string> operator+(std::vector<std::string> a, const std::vector<std::string>& b);
 
 struct Outcome {

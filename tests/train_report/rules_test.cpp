@@ -257,10 +257,8 @@ TEST(Flops, PackedDocumentsEqualBruteForce) {
 
 TEST(Flops, EncoderDecoder) {
   EncoderDecoderFlopsShape t5;
-  t5.encoder_params = 100;
-  t5.decoder_params = 150;
-  t5.cross_key_value_params = 20;
-  t5.head_params = 64;
+  t5.source_params = 100 + 20;  // an encoder of 100; keys and values of cross-attention
+  t5.target_params = 130 + 64;  // the rest of a decoder of 150, and the head
   t5.encoder_layers = 2;
   t5.decoder_layers = 3;
   t5.attention_width = 4;

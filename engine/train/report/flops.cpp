@@ -79,14 +79,11 @@ double example_flops(const EncoderDecoderFlopsShape& shape, int64_t source_token
                      int64_t target_tokens) {
   const auto source = static_cast<double>(source_tokens);
   const auto target = static_cast<double>(target_tokens);
-  const auto cross = static_cast<double>(shape.cross_key_value_params);
-  const double per_source = static_cast<double>(shape.encoder_params) + cross;
-  const double per_target =
-      static_cast<double>(shape.decoder_params) - cross + static_cast<double>(shape.head_params);
   const double pairs = static_cast<double>(shape.encoder_layers) * visible_pairs(source, 0, false) +
                        static_cast<double>(shape.decoder_layers) *
                            (visible_pairs(target, 0, true) + target * source);
-  return 6.0 * (source * per_source + target * per_target) +
+  return 6.0 * (source * static_cast<double>(shape.source_params) +
+                target * static_cast<double>(shape.target_params)) +
          kFlopsPerPair * static_cast<double>(shape.attention_width) * pairs;
 }
 

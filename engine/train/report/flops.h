@@ -43,16 +43,16 @@ double step_flops(const FlopsShape& shape, std::span<const int64_t> document_len
 
 // Encoder-decoder (T5): attention width a = num_heads · d_kv.
 struct EncoderDecoderFlopsShape {
-  int64_t encoder_params = 0;          // matrices of the encoder blocks
-  int64_t decoder_params = 0;          // matrices of the decoder blocks, cross-attention included
-  int64_t cross_key_value_params = 0;  // of those, the ones applied to source tokens
-  int64_t head_params = 0;             // vocab_size · d_model
+  int64_t source_params = 0;  // matrices that a token of the source takes part in: the encoder's,
+                              // and the keys and values of cross-attention
+  int64_t target_params = 0;  // of a token of the target: the decoder's others, and the head
   int64_t encoder_layers = 0;
   int64_t decoder_layers = 0;
   int64_t attention_width = 0;
 };
 
-// Exact, forward and backward, for one example.
+// Exact, forward and backward, for one example:
+//   6 (S · source_params + T · target_params) + 12 a (Le S² + Ld (T (T + 1) / 2 + T S))
 double example_flops(const EncoderDecoderFlopsShape& shape, int64_t source_tokens,
                      int64_t target_tokens);
 
