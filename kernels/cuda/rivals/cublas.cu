@@ -185,6 +185,10 @@ void matmul_auto(Stream stream, const Matmul& arguments) {
       return;
     }
   }
+  if (is_capturing(stream)) {
+    matmul(stream, arguments);
+    return;
+  }
   // Accumulating again and again would change the result: time into another matrix.
   Matmul trial = arguments;
   const int64_t ldd = arguments.ldd ? arguments.ldd : arguments.n;

@@ -290,6 +290,9 @@ class Library {
   // Grows with the largest shape so far. Outside the memory plan of the engine.
   std::byte* reserve(const Stream& stream, size_t bytes) {
     if (bytes <= reserved_) return memory_;
+    if (is_capturing(stream)) {
+      throw GpuError("cuDNN: a CUDA graph is recorded with a shape that has not run before");
+    }
     synchronize(stream);
     release(stream, memory_);
     reserved_ = 0;
@@ -354,6 +357,7 @@ void run_faster(const Stream& stream, const Arguments& arguments,
     known = found != theirs_wins.end();
     if (known) wins = found->second;
   }
+  if (!known && is_capturing(stream)) return ours(stream, arguments);
   if (!known) {
     // Both write the same results again and again.
     const float our_time = milliseconds(stream, [&] { ours(stream, arguments); });

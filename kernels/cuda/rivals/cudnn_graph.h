@@ -3,10 +3,11 @@
 // whole.
 //
 //   Graph graph;
-//   const Tensor x = graph.input({.id = 1, .size = {...}, .stride = {...}, .dtype =
-//   CUDNN_DATA_BFLOAT16}); const Tensor y = graph.pointwise(CUDNN_POINTWISE_MUL, {.x = x, .b =
-//   graph.number(0.5f)}); Plan plan = graph.compile(target); plan.run(handle, {{1, x_data}, ...},
-//   workspace);
+//   const Tensor x = graph.tensor({.id = 1, .size = ..., .stride = ..., .dtype = ...});
+//   const Tensor y = graph.tensor({.id = 2, ...});
+//   graph.pointwise(CUDNN_POINTWISE_MUL, {.x = x, .b = graph.number(0.5f), .y = y});
+//   const Plan plan = graph.compile({.handle = handle});
+//   plan.run(handle, {{1, x_data}, {2, y_data}}, workspace);
 //
 // What cuDNN refuses throws GpuError with its own words.
 #pragma once

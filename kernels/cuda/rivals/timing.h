@@ -5,6 +5,16 @@
 
 namespace engine::kernels::cuda {
 
+// Is this stream being recorded into a CUDA graph? Then nothing can be timed or allocated.
+inline bool is_capturing(const Stream& stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(static_cast<cudaStream_t>(stream.handle), &status) != cudaSuccess) {
+    cudaGetLastError();  // of the default stream while another one is captured
+    return false;
+  }
+  return status != cudaStreamCaptureStatusNone;
+}
+
 // Milliseconds of run() on this stream: the least of some, after one that loads the kernel.
 template <typename Run>
 float milliseconds(const Stream& stream, const Run& run) {
