@@ -1,9 +1,11 @@
 // operations(): the devices of this build, and the meta device made from them.
 #include "kernels/api/operations.h"
 
+#include <algorithm>
 #include <array>
 
 #include "kernels/api/backends.h"
+#include "kernels/api/matmul_steps.h"
 #include "kernels/cpu/cpu.h"
 
 namespace engine::kernels {
@@ -115,6 +117,12 @@ const Operations& cuda_table() {
         case MatmulBackend::automatic:
           return cuda::matmul_auto(stream, arguments);
       }
+    };
+    // The library has no epilogues like ours.
+    all.matmul_workspace = [](const Matmul& arguments) {
+      const size_t ours = cuda::table().matmul_workspace(arguments);
+      if (selected_matmul() == MatmulBackend::engine) return ours;
+      return std::max(ours, matmul_steps_workspace(arguments));
     };
 #endif
 #if ENGINE_HAS_CUDNN

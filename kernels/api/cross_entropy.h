@@ -34,6 +34,7 @@ struct LinearCrossEntropy {
   float* d_weight = nullptr;  // [vocab_size, hidden_size] accumulated; null = frozen head
   void* workspace = nullptr;  // linear_cross_entropy_workspace bytes
   DType dtype = DType::f32;
+  bool allow_tf32 = false;  // of the products (matmul.h), when dtype is f32
 };
 
 // Rows per chunk on the CPU: about 256 MiB of fp32 logits, a multiple of 64 (GPUs choose up to 4096

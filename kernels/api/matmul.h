@@ -1,6 +1,7 @@
 // Matrix multiplication, row-major, in all transposes, with the epilogues a transformer needs.
 //
-//   D[m, n] = op(A)[m, k] · op(B)[k, n] (+ bias[n]) (+ D if accumulate)
+//   P[m, n] = op(A)[m, k] · op(B)[k, n] (+ bias[n])
+//   D = P (+ D if accumulate), or what the epilogue makes of P
 //
 // op(X) is X or its transpose. Leading dimensions are row strides in elements, so a matrix may be
 // a column slice of a wider one. With HF's Linear weight W[out, in]:
@@ -12,13 +13,44 @@
 // m, n or k may be 0 (k = 0 gives bias or 0, or leaves D as it is when accumulating).
 // The result does not depend on the number of threads.
 //
-// Given a workspace of matmul_workspace() bytes, a product with few elements and a long k may be
-// cut along k, its parts summed in order: same bits whenever it runs on the same device.
+// TF32: with allow_tf32 a GPU may round fp32 inputs to 10 bits of mantissa (to nearest, ties away
+// from zero) and multiply them on tensor cores; sums stay fp32. The CPU has no such unit and
+// computes in fp32, and so does a GPU where rows do not start on 16-byte boundaries.
+//
+// Epilogues save passes over memory and change no bit: P is rounded to output_dtype, and then
+// happens what add, activation_forward or activation_backward would do with P as stored.
+//   add                   D = residual + P
+//   activation            D = act(P); gated (GeGLU, SwiGLU): n = 2F, B has the columns of the gate,
+//                         then those of up, and D[:, i] = act(P[:, i]) · P[:, F + i]
+//   activation_gradient   P is the gradient of activation's result, D that of its input x: [m, n],
+//                         or gated [m, 2n]: D[:, i] = P · up · act'(gate), D[:, n + i] = P ·
+//                         act(gate)
+// With an epilogue D, residual and x are dense (ldd = 0), and accumulate is false.
+//
+// The workspace is for two things. Given matmul_workspace() bytes, a product with few elements and
+// a long k may be cut along k, its parts summed in order: same bits whenever it runs on the same
+// device. It may be null, but not where an epilogue needs it (devices that run it in steps of its
+// own: matmul_workspace() is not 0).
 #pragma once
 
+#include "kernels/api/activation.h"
 #include "kernels/api/types.h"
 
 namespace engine::kernels {
+
+struct MatmulEpilogue {
+  enum class Kind : uint8_t { none, add, activation, activation_gradient };
+  Kind kind = Kind::none;
+  // add
+  const void* residual = nullptr;     // [m, n], not D
+  DType residual_dtype = DType::f32;  // of residual and D; output_dtype is what P is rounded to
+  // activation and its gradient
+  Activation activation = Activation::gelu_tanh;
+  bool gated = false;
+  // activation: where P goes for the backward, if keep_x. Its gradient: x, which D may overwrite.
+  void* x = nullptr;
+  bool keep_x = false;
+};
 
 struct Matmul {
   const void* a = nullptr;
@@ -32,7 +64,9 @@ struct Matmul {
   bool accumulate = false;
   DType input_dtype = DType::f32;   // of a, b, bias
   DType output_dtype = DType::f32;  // of d
-  void* workspace = nullptr;        // matmul_workspace() bytes, or null
+  bool allow_tf32 = false;          // for fp32 inputs
+  MatmulEpilogue epilogue;
+  void* workspace = nullptr;  // matmul_workspace() bytes, or null
 };
 
 // Gradient of a bias: out[n] (+)= Σ_m x[m, n]. out is fp32.

@@ -6,6 +6,7 @@
 namespace engine::kernels::cpu {
 
 void matmul(Stream, const Matmul&);
+size_t matmul_workspace(const Matmul&);
 void column_sum(Stream, const ColumnSum&);
 void attention_forward(Stream, const AttentionForward&);
 void attention_backward(Stream, const AttentionBackward&);

@@ -1,6 +1,6 @@
 // Matrix multiplication: checks, and problems cut to what the scratch memory may hold; products
 // with few rows go to matmul_thin.h, all others to matmul_block.h.
-#include "kernels/api/matmul.h"
+#include "kernels/api/matmul_steps.h"
 
 #include <algorithm>
 
@@ -21,13 +21,13 @@ constexpr int64_t kFewForThreads = int64_t{1} << 17;
 constexpr int64_t kMostPacked = int64_t{6} << 20;
 
 // k = 0: nothing to multiply, but the bias and the overwriting remain.
-void multiply_nothing(const Matmul& p, const Output& d, const Bias& bias) {
-  if (p.accumulate && !bias.data) return;
+void multiply_nothing(const Matmul& p, const Output& d, const Ending& ending) {
+  if (p.accumulate && ending.empty()) return;
   constexpr int64_t kColumns = 256;
   parallel_for_ranges(p.m, 16, [&](int64_t begin, int64_t end) {
     const float zeros[kColumns] = {};
     for (int64_t j = 0; j < p.n; j += kColumns) {
-      write_block(zeros, 0, end - begin, std::min(kColumns, p.n - j), d, begin, j, bias,
+      write_block(zeros, 0, end - begin, std::min(kColumns, p.n - j), d, begin, j, ending,
                   p.accumulate);
     }
   });
@@ -36,7 +36,7 @@ void multiply_nothing(const Matmul& p, const Output& d, const Bias& bias) {
 // At most kThinRows rows of A, which lie along k.
 template <typename T>
 void multiply_thin_rows(const Matmul& p, const Operand& a, const Operand& b, const Output& d,
-                        const Bias& bias, bool parallel) {
+                        const Ending& ending, bool parallel) {
   thread_local Scratch scratch;
   auto* x = static_cast<float*>(scratch.reserve(static_cast<size_t>(p.m * p.k) * sizeof(float)));
   for (int64_t i = 0; i < p.m; ++i) {
@@ -51,32 +51,30 @@ void multiply_thin_rows(const Matmul& p, const Operand& a, const Operand& b, con
                           : p.m == 3 ? multiply_thin<3, T>
                                      : multiply_thin<4, T>;
     multiply(x, p.k, w, b.stride, b.k_contiguous, begin, count, sums);
-    write_block(sums[0], kThinColumns, p.m, count, d, 0, begin, bias, p.accumulate);
+    write_block(sums[0], kThinColumns, p.m, count, d, 0, begin, ending, p.accumulate);
   });
 }
 
-}  // namespace
-
-void matmul(Stream, const Matmul& p) {
-  require(p.m >= 0 && p.n >= 0 && p.k >= 0, "matmul: negative size");
-  require(p.input_dtype == DType::f32 || p.input_dtype == DType::bf16,
-          "matmul: inputs must be f32 or bf16");
-  require(p.output_dtype == DType::f32 || p.output_dtype == DType::bf16,
-          "matmul: the output must be f32 or bf16");
+// A product, or one with a residual: that is added while the tile is in the L1 cache.
+void multiply_and_add(const Matmul& p) {
+  const MatmulEpilogue& epilogue = p.epilogue;
+  const bool add = epilogue.kind == MatmulEpilogue::Kind::add;
   const int64_t a_width = p.transpose_a ? p.m : p.k, b_width = p.transpose_b ? p.k : p.n;
   const Operand a{p.a, p.lda ? p.lda : a_width, !p.transpose_a, p.input_dtype};
   const Operand b{p.b, p.ldb ? p.ldb : b_width, p.transpose_b, p.input_dtype};
-  const Output d{p.d, p.ldd ? p.ldd : p.n, p.output_dtype};
-  require(a.stride >= a_width && b.stride >= b_width && d.stride >= p.n,
-          "matmul: a leading dimension is smaller than the row");
-  const Bias bias{p.bias, p.input_dtype};
+  const Output d{p.d, p.ldd ? p.ldd : p.n, add ? epilogue.residual_dtype : p.output_dtype};
+  const Ending ending{.bias = p.bias,
+                      .bias_dtype = p.input_dtype,
+                      .residual = add ? epilogue.residual : nullptr,
+                      .residual_stride = p.n,
+                      .product_dtype = p.output_dtype};
   if (p.m == 0 || p.n == 0) return;
-  if (p.k == 0) return multiply_nothing(p, d, bias);
+  if (p.k == 0) return multiply_nothing(p, d, ending);
 
   const bool parallel = p.m * p.n * p.k > kFewForThreads;
   if (p.m <= kThinRows && !p.transpose_a) {
     return with_float_type(p.input_dtype, [&](auto type) {
-      multiply_thin_rows<decltype(type)>(p, a, b, d, bias, parallel);
+      multiply_thin_rows<decltype(type)>(p, a, b, d, ending, parallel);
     });
   }
   const MatmulKernel& kernel = matmul_kernel(p.input_dtype);
@@ -111,17 +109,31 @@ void matmul(Stream, const Matmul& p) {
                 .k_begin = k,
                 .d = sums,
                 .d_column = separate_sums ? 0 : n,
-                .bias = last && !separate_sums ? bias : Bias{},
+                .ending = last && !separate_sums ? ending : Ending{},
                 .accumulate = k > 0 || (p.accumulate && !separate_sums),
                 .parallel = parallel});
     }
     if (separate_sums) {
       parallel_for_ranges(p.m, 8, [&](int64_t begin, int64_t end) {
-        write_block(sums.at_f32(begin, 0), sums.stride, end - begin, n_count, d, begin, n, bias,
+        write_block(sums.at_f32(begin, 0), sums.stride, end - begin, n_count, d, begin, n, ending,
                     p.accumulate);
       });
     }
   }
+}
+
+}  // namespace
+
+void matmul(Stream stream, const Matmul& p) {
+  check_matmul(p);
+  using Kind = MatmulEpilogue::Kind;
+  if (p.epilogue.kind == Kind::none || p.epilogue.kind == Kind::add) return multiply_and_add(p);
+  // The other epilogues are steps of their own: elements that meet there lie in different tiles.
+  matmul_steps(stream, table(), p, [](Stream, const Matmul& plain) { multiply_and_add(plain); });
+}
+
+size_t matmul_workspace(const Matmul& p) {
+  return p.epilogue.kind == MatmulEpilogue::Kind::add ? 0 : matmul_steps_workspace(p);
 }
 
 }  // namespace engine::kernels::cpu

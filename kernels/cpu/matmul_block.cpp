@@ -124,8 +124,8 @@ void multiply_strip(const Product& p, const Range& i_range, const Range& j_range
           product.ldc = p.d.stride;
           product.add = !first || p.accumulate;
           kernel.multiply(product);
-          if (last && p.bias.data) {
-            write_block(d, p.d.stride, rows, columns, p.d, row, column, p.bias, false);
+          if (last && !p.ending.empty()) {
+            write_block(d, p.d.stride, rows, columns, p.d, row, column, p.ending, false);
           }
           continue;
         }
@@ -134,7 +134,7 @@ void multiply_strip(const Product& p, const Range& i_range, const Range& j_range
         product.add = !first;
         kernel.multiply(product);
         if (last) {
-          write_block(sum, nr, rows, columns, p.d, row, column, p.bias, p.accumulate);
+          write_block(sum, nr, rows, columns, p.d, row, column, p.ending, p.accumulate);
         }
         if (blocks > 1) sum += tile;
       }

@@ -44,7 +44,7 @@ struct Product {
   int64_t b_begin, k_begin;  // first column of B, and of k
   Output d;
   int64_t d_column;  // of the product within d
-  Bias bias;
+  Ending ending;
   bool accumulate;
   bool parallel;
 

@@ -1,4 +1,4 @@
-// What happens to the sums of a matmul: bias, accumulation, the type of D.
+// What happens to the sums of a matmul: bias, accumulation, residual, the type of D.
 #pragma once
 
 #include "kernels/api/types.h"
@@ -28,48 +28,79 @@ struct Output {
   }
 };
 
-struct Bias {
-  const void* data = nullptr;
-  DType dtype = DType::f32;
+// How a product ends: what is added to the sums before they become D.
+struct Ending {
+  const void* bias = nullptr;
+  DType bias_dtype = DType::f32;
+  // The residual of MatmulEpilogue: of the dtype of D, added to the product as `product_dtype`.
+  const void* residual = nullptr;
+  int64_t residual_stride = 0;
+  DType product_dtype = DType::f32;
+
+  bool empty() const { return !bias && !residual; }
 };
 
-// D(rows, columns) (+)= acc (+ bias); T is the type of D, `Bias` of the bias.
+// The part of an Ending that belongs to a tile, in its types.
+template <typename D, typename Bias>
+struct TileEnding {
+  const Bias* bias;
+  const D* residual;
+  int64_t residual_stride;
+  bool round;  // the product to bf16 before the residual is added
+};
+
+// D(rows, columns) (+)= acc (+ bias), or residual + (acc + bias) rounded.
 template <typename T, typename Bias>
 void write_block(const float* acc, int64_t acc_stride, int64_t rows, int64_t columns, T* d,
-                 int64_t ldd, const Bias* bias, bool accumulate) {
+                 int64_t ldd, const TileEnding<T, Bias>& ending, bool accumulate) {
+  const Bias* const bias = ending.bias;
+  const T* residual = ending.residual;
   for (int64_t i = 0; i < rows; ++i, acc += acc_stride, d += ldd) {
     for_vectors(columns, [&](int64_t j, auto lanes) {
       F32x16 v = load(acc + j, lanes);
       if (bias) v += load(bias + j, lanes);
       if (accumulate) v += load(d + j, lanes);
+      if (residual) {
+        if (ending.round) v = round_to<BFloat16>(v);
+        v += load(residual + j, lanes);
+      }
       store(d + j, v, lanes);
     });
+    if (residual) residual += ending.residual_stride;
   }
 }
 
 template <typename T>
 void write_block(const float* acc, int64_t acc_stride, int64_t rows, int64_t columns, T* d,
-                 int64_t ldd, const Bias& bias, int64_t column, bool accumulate) {
-  if (bias.dtype == DType::bf16) {
-    const auto* values = static_cast<const BFloat16*>(bias.data);
-    write_block(acc, acc_stride, rows, columns, d, ldd, values ? values + column : values,
+                 int64_t ldd, const Ending& ending, int64_t row, int64_t column, bool accumulate) {
+  const T* residual = nullptr;
+  if (ending.residual) {
+    residual = static_cast<const T*>(ending.residual) + row * ending.residual_stride + column;
+  }
+  const auto write = [&](auto type) {
+    using B = decltype(type);
+    const auto* bias = static_cast<const B*>(ending.bias);
+    write_block(acc, acc_stride, rows, columns, d, ldd,
+                TileEnding<T, B>{bias ? bias + column : bias, residual, ending.residual_stride,
+                                 ending.product_dtype == DType::bf16},
                 accumulate);
+  };
+  if (ending.bias_dtype == DType::bf16) {
+    write(BFloat16{});
   } else {
-    const auto* values = static_cast<const float*>(bias.data);
-    write_block(acc, acc_stride, rows, columns, d, ldd, values ? values + column : values,
-                accumulate);
+    write(float{});
   }
 }
 
 inline void write_block(const float* acc, int64_t acc_stride, int64_t rows, int64_t columns,
-                        const Output& d, int64_t row, int64_t column, const Bias& bias,
+                        const Output& d, int64_t row, int64_t column, const Ending& ending,
                         bool accumulate) {
   if (d.dtype == DType::f32) {
-    write_block(acc, acc_stride, rows, columns, d.at_f32(row, column), d.stride, bias, column,
-                accumulate);
+    write_block(acc, acc_stride, rows, columns, d.at_f32(row, column), d.stride, ending, row,
+                column, accumulate);
   } else {
-    write_block(acc, acc_stride, rows, columns, d.at_bf16(row, column), d.stride, bias, column,
-                accumulate);
+    write_block(acc, acc_stride, rows, columns, d.at_bf16(row, column), d.stride, ending, row,
+                column, accumulate);
   }
 }
 

@@ -7,7 +7,7 @@ namespace {
 constexpr Operations kCpu = {
     .name = "cpu",
     .matmul = cpu::matmul,
-    .matmul_workspace = [](const Matmul&) -> size_t { return 0; },
+    .matmul_workspace = cpu::matmul_workspace,
     .column_sum = cpu::column_sum,
     .attention_forward = cpu::attention_forward,
     .attention_backward = cpu::attention_backward,

@@ -1,60 +1,16 @@
 // Activations and their gated forms; bound by memory.
 //
 // Bytes per element of y in bf16: forward 4, gated 6; backward 6, gated 10. A thread takes eight
-// elements. Arithmetic keeps pace because silu and gelu_tanh are one exponential and one
-// reciprocal: ½(1 + tanh u) is sigmoid(2u). In bf16 both are the approximate instructions (errors
-// of 2^-22, far below bf16's 2^-9); in fp32 they are the exact functions.
+// elements. Arithmetic keeps pace (activate.h).
+#include "kernels/cuda/activate.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/device/eight.h"
 #include "kernels/cuda/device/launch.h"
-#include "kernels/cuda/device/math.h"
 
 namespace engine::kernels::ENGINE_GPU {
 namespace {
 
 constexpr int kThreads = 256;
-
-// sigmoid(x), and 1 - sigmoid(x) without cancellation.
-template <typename T>
-ENGINE_DEVICE float sigmoid(float x, float& complement) {
-  float e, s;
-  if constexpr (sizeof(T) == 2) {
-    e = exp_approx(-x);
-    s = reciprocal_approx(1.0f + e);
-  } else {
-    e = expf(-x);
-    s = 1.0f / (1.0f + e);
-  }
-  complement = fminf(e * s, 1.0f);  // e may be infinite and s 0: fminf takes the number
-  return s;
-}
-
-// The value at x; and, for the backward, the derivative too.
-template <Activation kind, typename T>
-ENGINE_DEVICE float activate(float x, float& derivative) {
-  if constexpr (kind == Activation::gelu_erf) {
-    const float cdf = 0.5f * (1.0f + erff(x * 0.70710678118654752f));
-    derivative = cdf + x * (0.39894228040143268f * expf(x * x * -0.5f));
-    return x * cdf;
-  } else if constexpr (kind == Activation::gelu_tanh) {
-    constexpr float kScale = 1.5957691216057308f;  // 2 √(2/π)
-    constexpr float kCubic = 0.044715f;
-    const float square =
-        fminf(x * x, 1e6f);  // beyond, s · complement is 0, and must not meet infinity
-    float complement;
-    const float s = sigmoid<T>(kScale * x * (1.0f + kCubic * square), complement);
-    derivative = s + x * (s * complement) * (kScale * (1.0f + 3.0f * kCubic * square));
-    return x * s;
-  } else if constexpr (kind == Activation::silu) {
-    float complement;
-    const float s = sigmoid<T>(x, complement);
-    derivative = s * (1.0f + x * complement);
-    return x * s;
-  } else {
-    derivative = x > 0.0f ? 1.0f : 0.0f;
-    return x <= 0.0f ? 0.0f : x;  // NaN passes
-  }
-}
 
 // Forward and backward, gated or not. Not gated: one row of tokens · width elements.
 struct Pointwise {

@@ -8,10 +8,11 @@
 //
 // Floor: 6 rows hidden vocab FLOPs of matmul, and per logit 4 bytes written and 4 read as fp32,
 // then dz written and read twice as bf16: 14 bytes, while d_weight costs 8 bytes per element and
-// chunk. The loss kernel reads a row twice (maximum and sum, then dz); the second time comes from
-// L2 while the rows in work (one per multiprocessor and 4 bytes per class: 27 MB on an H100 with
-// 50257 classes) fit there. Sums of exponentials in the epilogue of the matmul would save the
-// first.
+// chunk. Maximum and sum of a row are made of the parts that the product notes of every 32 logits
+// while it has them (8 bytes written and read: ½ a byte per logit), so that the loss kernel reads
+// logits once, for dz. To read them twice cost 4 bytes more per logit where the rows in work (one
+// per multiprocessor and 4 bytes per class: 68 MB on an H100 with 128256 classes) do not fit into
+// L2.
 #include "kernels/cuda/cross_entropy/loss.h"
 #include "kernels/cuda/cross_entropy/targets.h"
 #include "kernels/cuda/cuda.h"
@@ -35,7 +36,7 @@ int64_t default_chunk_rows(int64_t tokens, int64_t vocab_size) {
 // The parts of the workspace: offsets, and the total.
 struct Workspace {
   int64_t chunk_rows, logits_stride;
-  size_t count, rows, hidden, d_hidden, logits, matmul, bytes;
+  size_t count, rows, hidden, d_hidden, logits, parts, matmul, bytes;
 };
 
 // d_hidden of a chunk: few elements, and a vocabulary to sum over.
@@ -44,7 +45,8 @@ Matmul d_hidden_product(const LinearCrossEntropy& p, int64_t chunk_rows) {
           .n = p.hidden_size,
           .k = p.vocab_size,
           .input_dtype = p.dtype,
-          .output_dtype = p.dtype};
+          .output_dtype = p.dtype,
+          .allow_tf32 = p.allow_tf32};
 }
 
 Workspace workspace_of(const LinearCrossEntropy& p) {
@@ -63,6 +65,7 @@ Workspace workspace_of(const LinearCrossEntropy& p) {
   w.hidden = part(w.chunk_rows * p.hidden_size, size_of(p.dtype));
   w.d_hidden = part(w.chunk_rows * p.hidden_size, size_of(p.dtype));
   w.logits = part(w.chunk_rows * w.logits_stride, sizeof(float));
+  w.parts = part(w.chunk_rows * (w.logits_stride / kSoftmaxPartColumns), sizeof(SoftmaxPart));
   w.matmul = part(static_cast<int64_t>(matmul_workspace(d_hidden_product(p, w.chunk_rows))), 1);
   return w;
 }
@@ -73,6 +76,8 @@ void run(Stream stream, const LinearCrossEntropy& p) {
   auto* const count = reinterpret_cast<int32_t*>(base + w.count);
   auto* const rows = reinterpret_cast<int32_t*>(base + w.rows);
   auto* const logits = reinterpret_cast<float*>(base + w.logits);
+  auto* const parts = reinterpret_cast<SoftmaxPart*>(base + w.parts);
+  const int64_t part_stride = w.logits_stride / kSoftmaxPartColumns;
   void* const hidden = base + w.hidden;
   void* const d_hidden = base + w.d_hidden;
   const int tokens = static_cast<int>(p.tokens), width = static_cast<int>(p.hidden_size);
@@ -108,8 +113,9 @@ void run(Stream stream, const LinearCrossEntropy& p) {
                    .ldd = w.logits_stride,
                    .transpose_b = true,
                    .input_dtype = p.dtype,
-                   .output_dtype = DType::f32},
-                  {Of::m, first, count});
+                   .output_dtype = DType::f32,
+                   .allow_tf32 = p.allow_tf32},
+                  {Of::m, first, count}, {parts, part_stride, p.logit_scale});
     cross_entropy_rows(stream,
                        {.logits = logits,
                         .stride = w.logits_stride,
@@ -123,7 +129,9 @@ void run(Stream stream, const LinearCrossEntropy& p) {
                         .losses = p.losses,
                         .argmax = p.argmax,
                         .gradient = backward,
-                        .vectors = true},
+                        .vectors = true,
+                        .parts = parts,
+                        .part_stride = part_stride},
                        chunk_rows, p.dtype);
     if (p.d_hidden) {
       // The whole chunk's shape also in the last, so that all are cut into the same parts of k.
@@ -148,7 +156,8 @@ void run(Stream stream, const LinearCrossEntropy& p) {
                      .transpose_a = true,
                      .accumulate = true,
                      .input_dtype = p.dtype,
-                     .output_dtype = DType::f32},
+                     .output_dtype = DType::f32,
+                     .allow_tf32 = p.allow_tf32},
                     {Of::k, first, count});
     }
   }

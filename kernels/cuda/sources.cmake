@@ -22,8 +22,10 @@ set(ENGINE_GPU_KERNELS
   matmul.cu
   matmul/fma.cu
   matmul/mma.cu
+  matmul/mma_finish.cu
   matmul/mma_large.cu
   matmul/mma_medium.cu
+  matmul/mma_tf32.cu
   matmul/parts.cu
   norm/backward.cu
   norm/forward.cu
@@ -34,4 +36,8 @@ set(ENGINE_GPU_KERNELS
 
 # Kernels that only Hopper runs (wgmma, TMA): compiled for sm_90a alone.
 set(ENGINE_HOPPER_KERNELS
-  matmul/wgmma.cu)
+  matmul/wgmma.cu
+  matmul/wgmma_finish.cu)
+# What takes their place in builds for other GPUs alone.
+set(ENGINE_HOPPER_ABSENT
+  matmul/wgmma_absent.cu)

@@ -1,4 +1,5 @@
-// The loss kernel: a block per row reads its logits twice, for maximum and sum, then for dz.
+// The loss kernel, a block per row. Maximum and sum come from the parts that the product noted, or
+// else from reading the logits; then they are read for dz.
 #include "kernels/cuda/cross_entropy/loss.h"
 
 #include "kernels/cuda/device/launch.h"
@@ -44,6 +45,23 @@ struct Softmax {
   int argmax;          // the first of equals
 };
 
+// The smallest of all threads.
+ENGINE_DEVICE int block_min(int value, Shared<int32_t> scratch) {
+#pragma unroll
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
+    const int other = shuffle_xor(value, mask);
+    value = other < value ? other : value;
+  }
+  if (lane_index() == 0) store(scratch + warp_index(), value);
+  sync_threads();
+  for (int w = 0; w < static_cast<int>(blockDim.x) / kWarp; ++w) {
+    const int other = load(scratch + w);
+    value = other < value ? other : value;
+  }
+  sync_threads();
+  return value;
+}
+
 ENGINE_DEVICE Softmax softmax_of_row(const LogitReader& reader, Shared<float> scratch) {
   // not -inf: a row of -inf must not compute inf - inf before a finite logit comes
   float highest = -3.402823466e38f, sum = 0.0f;
@@ -79,20 +97,37 @@ ENGINE_DEVICE Softmax softmax_of_row(const LogitReader& reader, Shared<float> sc
   Softmax result;
   result.maximum = block_max(highest, scratch);
   result.sum = block_sum(sum * exp_approx(highest - result.maximum), scratch);
-  const auto first = scratch.as<int32_t>();
-  argmax = highest == result.maximum ? argmax : INT32_MAX;
-#pragma unroll
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
-    const int other = shuffle_xor(argmax, mask);
-    argmax = other < argmax ? other : argmax;
+  result.argmax = block_min(highest == result.maximum ? argmax : INT32_MAX, scratch.as<int32_t>());
+  return result;
+}
+
+// The same from the parts: 8 bytes for every 32 logits. Which is largest is looked up in the first
+// part that has it.
+ENGINE_DEVICE Softmax softmax_of_parts(const LossRows& p, const SoftmaxPart* parts,
+                                       const float* logits, Shared<float> scratch) {
+  const int count = ceil_div(p.classes, kSoftmaxPartColumns);
+  const int threads = static_cast<int>(blockDim.x);
+  float highest = -3.402823466e38f, sum = 0.0f;
+  int first = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += threads) {
+    const auto part = load_vector<2>(reinterpret_cast<const float*>(parts + i));
+    if (part[0] > highest) {
+      sum *= exp_approx(highest - part[0]);
+      highest = part[0];
+      first = i;
+    }
+    sum += part[1] * exp_approx(part[0] - highest);
   }
-  if (lane_index() == 0) store(first + warp_index(), argmax);
-  sync_threads();
-  result.argmax = INT32_MAX;
-  for (int w = 0; w < static_cast<int>(blockDim.x) / kWarp; ++w) {
-    const int other = load(first + w);
-    result.argmax = other < result.argmax ? other : result.argmax;
-  }
+  Softmax result;
+  result.maximum = block_max(highest, scratch);
+  result.sum = block_sum(sum * exp_approx(highest - result.maximum), scratch);
+  result.argmax = 0;
+  if (!p.argmax) return result;
+  first = block_min(highest == result.maximum ? first : INT32_MAX, scratch.as<int32_t>());
+  const int v = first * kSoftmaxPartColumns + lane_index();
+  const bool is = v < p.classes && load(logits + v) * p.logit_scale == result.maximum;
+  const uint32_t lanes = ballot(is);
+  result.argmax = first * kSoftmaxPartColumns + (lanes ? count_bits((lanes & -lanes) - 1) : 0);
   return result;
 }
 
@@ -120,7 +155,10 @@ __global__ void __launch_bounds__(1024) loss_kernel(const LossRows p) {
   }
 
   SharedMemory shared;
-  const Softmax softmax = softmax_of_row(reader, shared.take<float>(kWarp));
+  const auto scratch = shared.take<float>(kWarp);
+  const Softmax softmax = p.parts
+                              ? softmax_of_parts(p, p.parts + i * p.part_stride, logits, scratch)
+                              : softmax_of_row(reader, scratch);
   if (threadIdx.x == 0) {
     const double distance =
         static_cast<double>(softmax.maximum) - load(logits + target) * p.logit_scale;

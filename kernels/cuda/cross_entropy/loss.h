@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/matmul/problem.h"
 
 namespace engine::kernels::ENGINE_GPU {
 
@@ -18,6 +19,9 @@ struct LossRows {
   int32_t* argmax;  // or null
   bool gradient;
   bool vectors;  // rows start on 16-byte boundaries
+  // What the product that made the logits says of every 32 of them; null: they are read for it.
+  const SoftmaxPart* parts = nullptr;
+  int64_t part_stride = 0;
 };
 // `rows` of them at most. `gradient`: the dtype of dz.
 void cross_entropy_rows(Stream stream, const LossRows& p, int64_t rows, DType gradient);

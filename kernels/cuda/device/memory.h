@@ -188,6 +188,14 @@ ENGINE_DEVICE void store_vector(T* address, const Vector<T, N>& vector) {
   std::memcpy(address, &vector, sizeof vector);
 #endif
 }
+// Asks for the line of 128 bytes that holds `address` to be in L2 soon.
+ENGINE_DEVICE void prefetch_l2(const void* address) {
+#if ENGINE_ON_GPU
+  asm volatile("prefetch.global.L2 [%0];" : : "l"(__cvta_generic_to_global(address)));
+#else
+  check_global_range(address, 1, Access::read);  // moves nothing that counts
+#endif
+}
 // Results that no kernel reads soon: evicted from L2 first.
 template <typename T, int N>
 ENGINE_DEVICE void store_streaming(T* address, const Vector<T, N>& vector) {

@@ -97,14 +97,24 @@ ENGINE_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_
 #endif
 }
 
-// fp32 rounded to tf32 (10 mantissa bits, to nearest, ties away from zero).
+// fp32 rounded to tf32 (10 mantissa bits, to nearest, ties away from zero). Any NaN becomes
+// 7fffffff.
 ENGINE_DEVICE uint32_t to_tf32(float x) {
 #if ENGINE_ON_GPU
   uint32_t y;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
   return y;
 #else
+  if (x != x) return 0x7fffffffu;
   return (std::bit_cast<uint32_t>(x) + 0x1000u) & 0xffffe000u;
+#endif
+}
+// The same of a register that ldmatrix filled.
+ENGINE_DEVICE uint32_t to_tf32(uint32_t bits) {
+#if ENGINE_ON_GPU
+  return to_tf32(__uint_as_float(bits));
+#else
+  return to_tf32(std::bit_cast<float>(bits));
 #endif
 }
 ENGINE_DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

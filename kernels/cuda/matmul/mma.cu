@@ -1,14 +1,18 @@
-// Which tile a bf16 product takes, and the kernels of the small ones.
+// Which tile a product on tensor cores takes, and the kernels of the small and the unaligned one.
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/matmul/mma_kernel.h"
 
 namespace engine::kernels::ENGINE_GPU {
 
 void matmul_mma(Stream stream, const MatmulProblem& p) {
-  // Transposing both is no product of a transformer: it takes the slow path.
-  if (!p.vectors_a || !p.vectors_b || (p.transpose_a && p.transpose_b)) {
-    return start_mma<MmaUnaligned, AnyOperands<MmaUnaligned>>(stream, p);
+  const bool finish = p.finish.kind != MatmulFinish::Kind::none;
+  // Transposing both is no product of a transformer, nor is an epilogue of a weight gradient: they
+  // take the slow path.
+  if (!p.vectors_a || !p.vectors_b || (p.transpose_a && (p.transpose_b || finish))) {
+    return start_mma<MmaUnaligned, AnyOperands<MmaUnaligned>, true>(stream, "matmul_mma_unaligned",
+                                                                    p);
   }
+  if (finish) return matmul_mma_finish(stream, p);
   // Cycles per k: the larger of multiplying (1024 products per cycle) and shared memory (128 bytes
   // per cycle: fragments of all warps, and the copies).
   static constexpr TileShape kShapes[] = {
@@ -22,7 +26,7 @@ void matmul_mma(Stream stream, const MatmulProblem& p) {
     case 1:
       return matmul_mma_medium(stream, p);
     default:
-      return start_mma_aligned<MmaSmall>(stream, p);
+      return start_mma_plain<MmaSmall, BFloat16>(stream, "matmul_mma_64x64", p);
   }
 }
 

@@ -4,7 +4,7 @@
 namespace engine::kernels::ENGINE_GPU {
 
 void matmul_mma_large(Stream stream, const MatmulProblem& problem) {
-  start_mma_aligned<MmaLarge>(stream, problem);
+  start_mma_plain<MmaLarge, BFloat16>(stream, "matmul_mma_128x256", problem);
 }
 
 }  // namespace engine::kernels::ENGINE_GPU

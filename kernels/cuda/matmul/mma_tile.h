@@ -1,15 +1,20 @@
-// Tiles of bf16 operands in shared memory: how they get there, and how a warp reads fragments of
-// mma.m16n8k16 from them.
+// Tiles of operands in shared memory: how they get there, and how a warp reads the fragments of
+// mma.m16n8k16 (bf16) or mma.m16n8k8 (tf32, from fp32) from them.
 //
 // An operand is [mn, k]: rows of A or columns of B, against k. It lies in device memory either with
 // k contiguous (A as stored, B transposed) or with mn contiguous (A transposed, B as stored), and
-// its tile keeps that order, so nothing is ever transposed by moving it: ldmatrix reads both.
+// its tile keeps that order, so nothing is ever transposed by moving it. A tile is 64 bytes deep
+// along k, 32 elements of bf16 or 16 of fp32, and an mma takes 32 bytes of them: in bytes both
+// types look alike when k is contiguous.
 //
-//   k contiguous:   [mn][32], rows of 64 bytes;  16-byte chunk c of row r lies at c ^ (r / 2 % 4)
-//   mn contiguous:  [32][mn], rows of 2 mn bytes; chunk c of row r lies at c ^ (r % 8)
+//   k contiguous:         [mn][64 bytes];  16-byte chunk c of row r lies at c ^ (r / 2 % 4)
+//   mn contiguous, bf16:  [32][mn];        chunk c of row r lies at c ^ (r % 8)
+//   mn contiguous, fp32:  [16][mn];        chunk c of row r lies at c ^ (2 (r % 4))
 //
-// With these the 8 rows that ldmatrix reads at a time lie in different banks, and so do the 8
-// chunks that a quarter of a warp writes.
+// ldmatrix reads fragments from the first two, the second transposed. It cannot transpose 32-bit
+// elements: from the third every lane reads its own. With these orders the 8 rows that ldmatrix
+// reads at a time lie in different banks, so do the elements that 32 lanes read one by one, and so
+// do the 8 chunks that a quarter of a warp writes.
 #pragma once
 
 #include "kernels/cuda/device/cp_async.h"
@@ -18,63 +23,88 @@
 
 namespace engine::kernels::ENGINE_GPU {
 
-inline constexpr int kDepth = 32;  // of a tile, along k
+// Elements along k of a tile, and of an mma.
+template <typename Element>
+inline constexpr int kTileDepth = 64 / static_cast<int>(sizeof(Element));
+template <typename Element>
+inline constexpr int kMmaDepth = 32 / static_cast<int>(sizeof(Element));
+
+// How the columns of B that a tile takes lie: side by side; or, for pairs of columns that meet in
+// the epilogue, half of them as many columns further on.
+struct TileColumns {
+  int first, extent;  // the first one, and how many there are (of the gate alone)
+  int apart;          // from the first to that of the second half; 0: side by side
+};
 
 // One thread's part of copying the tiles of an operand, 16 bytes at a time. Rows start on 16-byte
-// boundaries; what lies outside the matrix arrives as 0.
-template <int Extent, bool KContiguous, int Threads>
+// boundaries; what lies outside the matrix arrives as 0. Halves: TileColumns may be apart.
+template <typename Element, int Extent, bool KContiguous, int Threads, bool Halves = false>
 class TileCopy {
  public:
   static constexpr bool kContiguous = KContiguous;
 
-  // Rows or columns from `first` on, of `extent`; k of `depths`.
-  ENGINE_DEVICE TileCopy(const void* operand, int64_t stride, int first, int extent,
+  // Rows or columns of `mn`; k of `depths`.
+  ENGINE_DEVICE TileCopy(const void* operand, int64_t stride, const TileColumns& mn,
                          const DepthRange& depths)
       : stride_(stride) {
     const int thread = static_cast<int>(threadIdx.x);
     row_ = thread / kChunks;
     const int chunk = thread % kChunks;
-    target_ = row_ * kRowElements + (chunk ^ swizzle(row_)) * 8;
+    target_ = row_ * kRowElements + (chunk ^ swizzle(row_)) * kChunk;
     const auto* const base =
-        static_cast<const BFloat16*>(operand) + depths.first * (KContiguous ? int64_t{1} : stride);
+        static_cast<const Element*>(operand) + depths.first * (KContiguous ? int64_t{1} : stride);
+    const bool apart = Halves && mn.apart != 0;
     if constexpr (KContiguous) {
-      source_ = base + (first + row_) * stride + chunk * 8;
-      rows_left_ = extent - first;
-      elements_left_ = depths.k - chunk * 8;
+      source_ = base + (mn.first + row_) * stride + chunk * kChunk;
+      rows_left_ = mn.extent - mn.first;
+      elements_left_ = depths.k - chunk * kChunk;
+      second_rows_left_ = rows_left_ + (apart ? Extent / 2 : 0);
+      second_ = apart ? (mn.apart - Extent / 2) * stride : 0;
     } else {
-      source_ = base + row_ * stride + first + chunk * 8;
+      const bool second = apart && chunk >= kChunks / 2;
+      source_ =
+          base + row_ * stride + mn.first + chunk * kChunk + (second ? mn.apart - Extent / 2 : 0);
       rows_left_ = depths.k;
-      elements_left_ = extent - first - chunk * 8;
+      elements_left_ = mn.extent - mn.first - chunk * kChunk + (second ? Extent / 2 : 0);
     }
   }
   // Starts copying the tile at k = `depth`.
-  ENGINE_DEVICE void start(Shared<BFloat16> tile, int depth) const {
+  ENGINE_DEVICE void start(Shared<Element> tile, int depth) const {
 #pragma unroll
     for (int i = 0; i < kRows / kRowsAtATime; ++i) {
+      const bool second = Halves && KContiguous && i * kRowsAtATime >= Extent / 2;
       const int row = row_ + i * kRowsAtATime;
-      const BFloat16* const from = source_ + (KContiguous ? i * kRowsAtATime * stride_ + depth
-                                                          : (depth + i * kRowsAtATime) * stride_);
+      const Element* from = source_ + (KContiguous ? i * kRowsAtATime * stride_ + depth
+                                                   : (depth + i * kRowsAtATime) * stride_);
+      if (second) from += second_;
       const int left = KContiguous ? elements_left_ - depth : elements_left_;
-      const bool inside = row < (KContiguous ? rows_left_ : rows_left_ - depth);
-      copy_async_16_partial(tile + target_ + i * kRowsAtATime * kRowElements, from,
-                            inside ? clamp_to(left, 8) * 2 : 0);
+      const int rows_left =
+          KContiguous ? (second ? second_rows_left_ : rows_left_) : rows_left_ - depth;
+      copy_async_16_partial(
+          tile + target_ + i * kRowsAtATime * kRowElements, from,
+          row < rows_left ? clamp_to(left, kChunk) * static_cast<int>(sizeof(Element)) : 0);
     }
   }
 
  private:
-  static constexpr int kRows = KContiguous ? Extent : kDepth;
-  static constexpr int kRowElements = KContiguous ? kDepth : Extent;
-  static constexpr int kChunks = kRowElements / 8;
+  static constexpr int kChunk = 16 / static_cast<int>(sizeof(Element));  // elements
+  static constexpr int kRows = KContiguous ? Extent : kTileDepth<Element>;
+  static constexpr int kRowElements = KContiguous ? kTileDepth<Element> : Extent;
+  static constexpr int kChunks = kRowElements / kChunk;
   static constexpr int kRowsAtATime = Threads / kChunks;
-  static_assert(kRowsAtATime % 8 == 0 && kRows % kRowsAtATime == 0);
-  // kRowsAtATime is a multiple of 8, so all rows of a thread have the same.
+  // Rows that a thread copies are all swizzled alike.
+  static_assert(kRowsAtATime % (KContiguous || sizeof(Element) == 2 ? 8 : 4) == 0);
+  static_assert(kRows % kRowsAtATime == 0);
+  static_assert(!Halves || !KContiguous || Extent / 2 % kRowsAtATime == 0);
   ENGINE_DEVICE static int swizzle(int row) {
-    return KContiguous ? row / 2 % 4 : row % 8;
+    if constexpr (KContiguous) return row / 2 % 4;
+    return sizeof(Element) == 2 ? row % 8 : row % 4 * 2;
   }
 
-  const BFloat16* source_;
+  const Element* source_;
   int64_t stride_;
-  int row_, target_, rows_left_, elements_left_;
+  int64_t second_ = 0;  // elements further on, for rows of the second half
+  int row_, target_, rows_left_, elements_left_, second_rows_left_ = 0;
 };
 
 // The same for any strides and any alignment, an element at a time: correct and slow. The tile has
@@ -84,36 +114,43 @@ class TileCopyByElement {
  public:
   static constexpr bool kContiguous = true;
 
-  ENGINE_DEVICE TileCopyByElement(const void* operand, int64_t mn_stride, int64_t k_stride,
-                                  int first, int extent, const DepthRange& depths)
-      : source_(static_cast<const BFloat16*>(operand) + first * mn_stride +
-                depths.first * k_stride),
-        mn_stride_(mn_stride),
-        k_stride_(k_stride),
-        mn_left_(extent - first),
+  struct Strides {
+    int64_t mn, k;
+  };
+  ENGINE_DEVICE TileCopyByElement(const void* operand, const Strides& strides,
+                                  const TileColumns& mn, const DepthRange& depths)
+      : source_(static_cast<const BFloat16*>(operand) + mn.first * strides.mn +
+                depths.first * strides.k),
+        strides_(strides),
+        mn_left_(mn.extent - mn.first),
+        apart_(mn.apart),
         k_(depths.k) {}
   ENGINE_DEVICE void start(Shared<BFloat16> tile, int depth) const {
+    constexpr int kDepth = kTileDepth<BFloat16>;
     const int thread = static_cast<int>(threadIdx.x);
     for (int i = thread; i < Extent * kDepth; i += Threads) {
       // neighbouring threads read neighbouring elements
-      const int mn = k_stride_ == 1 ? i / kDepth : i % Extent;
-      const int k = k_stride_ == 1 ? i % kDepth : i / Extent;
-      const bool inside = mn < mn_left_ && depth + k < k_;
-      store(tile + mn * kDepth + ((k / 8) ^ (mn / 2 % 4)) * 8 + k % 8,
-            inside ? load(source_ + mn * mn_stride_ + (depth + k) * k_stride_)
-                   : from_float<BFloat16>(0.0f));
+      const int mn = strides_.k == 1 ? i / kDepth : i % Extent;
+      const int k = strides_.k == 1 ? i % kDepth : i / Extent;
+      const bool second = apart_ != 0 && mn >= Extent / 2;
+      const int within = second ? mn - Extent / 2 : mn;
+      const bool inside = within < mn_left_ && depth + k < k_;
+      const int64_t offset = (second ? within + apart_ : within) * strides_.mn;
+      store(
+          tile + mn * kDepth + ((k / 8) ^ (mn / 2 % 4)) * 8 + k % 8,
+          inside ? load(source_ + offset + (depth + k) * strides_.k) : from_float<BFloat16>(0.0f));
     }
   }
 
  private:
   const BFloat16* source_;
-  int64_t mn_stride_, k_stride_;
-  int mn_left_, k_;
+  Strides strides_;
+  int mn_left_, apart_, k_;
 };
 
-// Fragments of 16 (mn) by 16 (k) of a tile, for the lanes of a warp. As A: r = the registers of
+// Fragments of 16 (mn) by kMmaDepth of a tile, for the lanes of a warp. As A: r = the registers of
 // one fragment. As B: r[0..1] and r[2..3] are two fragments of 8 columns.
-template <int Extent, bool KContiguous, bool IsA>
+template <typename Element, int Extent, bool KContiguous, bool IsA>
 class FragmentReader {
  public:
   ENGINE_DEVICE explicit FragmentReader(int first) {  // of the warp, in the tile
@@ -121,22 +158,49 @@ class FragmentReader {
     const int mn_half = IsA ? lane / 8 % 2 : lane / 16, k_half = IsA ? lane / 16 : lane / 8 % 2;
     if constexpr (KContiguous) {
       const int row = first + lane % 8 + 8 * mn_half;
-      offset_ = row * kDepth + (k_half ^ (row / 2 % 4)) * 8;
-    } else {
+      offset_ = row * kTileDepth<Element> + (k_half ^ (row / 2 % 4)) * (kMmaDepth<Element> / 2);
+    } else if constexpr (sizeof(Element) == 2) {
       const int row = lane % 8 + 8 * k_half;
       offset_ = row * Extent + ((first / 8 + mn_half) ^ (row % 8)) * 8;
+    } else {
+      offset_ = lane % 4 * Extent + ((first + lane / 4) ^ (lane % 4 * 8));
     }
   }
-  // The fragment at mn = first + 16 i, k = 16 step.
-  ENGINE_DEVICE void read(uint32_t (&r)[4], Shared<BFloat16> tile, int i, int step) const {
+  // The fragment at mn = first + 16 i, k = kMmaDepth step.
+  ENGINE_DEVICE void read(uint32_t (&r)[4], Shared<Element> tile, int i, int step) const {
     // The swizzle is an exclusive or, so moving by whole chunks is one as well.
-    const int offset = KContiguous ? (offset_ ^ (step * 16)) + i * 16 * kDepth
-                                   : (offset_ ^ (i * 16)) + step * 16 * Extent;
-    load_matrix_x4<!KContiguous>(r, tile + offset);
+    if constexpr (KContiguous) {
+      const int offset = (offset_ ^ (step * kMmaDepth<Element>)) + i * 16 * kTileDepth<Element>;
+      load_matrix_x4<false>(r, (tile + offset).template as<BFloat16>());
+    } else if constexpr (sizeof(Element) == 2) {
+      load_matrix_x4<true>(r, tile + ((offset_ ^ (i * 16)) + step * 16 * Extent));
+    } else {
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        const int mn_half = IsA ? q % 2 : q / 2, k_half = IsA ? q / 2 : q % 2;
+        const int offset = (offset_ ^ (i * 16 + mn_half * 8)) + (step * 8 + k_half * 4) * Extent;
+        r[q] = load((tile + offset).template as<uint32_t>());
+      }
+    }
+    if constexpr (sizeof(Element) == 4) {
+#pragma unroll
+      for (int q = 0; q < 4; ++q) r[q] = to_tf32(r[q]);
+    }
   }
 
  private:
   int offset_;
 };
+
+// D += A · B of fragments.
+template <typename Element>
+ENGINE_DEVICE void multiply_fragments(float (&d)[4], const uint32_t (&a)[4],
+                                      const uint32_t (&b)[2]) {
+  if constexpr (sizeof(Element) == 2) {
+    mma_bf16(d, a, b);
+  } else {
+    mma_tf32(d, a, b);
+  }
+}
 
 }  // namespace engine::kernels::ENGINE_GPU

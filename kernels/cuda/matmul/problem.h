@@ -23,6 +23,50 @@ struct DeviceExtent {
 // are, and an extent of k = 0 is k = 0.
 void matmul_within(Stream stream, const Matmul& arguments, const DeviceExtent& extent);
 
+struct SoftmaxPart;
+// The same without an epilogue, D in fp32; and for every 32 logits of a row, times `scale`, its
+// part of the softmax: part c of row r at parts[r * part_stride + c].
+struct SoftmaxParts {
+  SoftmaxPart* parts;
+  int64_t part_stride;
+  float scale;
+};
+void matmul_within(Stream stream, const Matmul& arguments, const DeviceExtent& extent,
+                   const SoftmaxParts& softmax);
+
+// What happens to the sums (and bias) in kernels that finish: the epilogues of the contract, and
+// what the cross-entropy wants to know of its logits.
+struct MatmulFinish {
+  enum class Kind : uint8_t {
+    none,
+    add,
+    activation,
+    activation_gradient,
+    softmax,  // D = P, fp32, and a SoftmaxPart for every 32 columns of a row
+  };
+  Kind kind = Kind::none;
+  // the epilogue's; `wide`: P is bf16, and residual and D are fp32
+  Activation activation = Activation::gelu_tanh;
+  bool gated = false, wide = false;
+  bool vectors = false;  // rows of residual, or halves of rows of x, start on 16-byte boundaries
+  const void* residual = nullptr;
+  void* x = nullptr;  // null: P is not kept
+  // softmax: part c of row r at r * part_stride + c; of logits times `scale`
+  struct SoftmaxPart* parts = nullptr;
+  int64_t part_stride = 0;
+  float scale = 1.0f;
+
+  // Gate and up are columns of the product that meet in the epilogue: a tile has as many of each.
+  constexpr bool pairs() const { return kind == Kind::activation && gated; }
+};
+
+// Of 32 neighbouring logits of a row: the largest, and Σ exp(z - largest). Logits of -infinity have
+// no share; where there are no others, largest is the lowest finite number.
+struct SoftmaxPart {
+  float largest, sum;
+};
+inline constexpr int kSoftmaxPartColumns = 32;
+
 // The arguments of a kernel. Sizes fit 32 bits, strides need not.
 struct MatmulProblem {
   const void* a;
@@ -32,9 +76,10 @@ struct MatmulProblem {
   int m, n, k;
   int64_t lda, ldb, ldd;
   bool transpose_a, transpose_b, accumulate;
-  bool output_bf16;
+  bool output_bf16;                      // P is rounded to bf16
   bool vectors_a, vectors_b, vectors_d;  // rows start on 16-byte boundaries
   DeviceExtent extent;
+  MatmulFinish finish;
   // Part i of k, `part_k` long (a multiple of 64), goes to d + i * part_stride.
   int parts = 1, part_k = INT32_MAX;
   int64_t part_stride = 0;
@@ -44,11 +89,15 @@ struct MatmulProblem {
 void matmul_sum_parts(Stream stream, const MatmulProblem& whole, const MatmulProblem& split,
                       DType input);
 
-// bf16 on tensor cores (mma.cu) and fp32 on the arithmetic units (fma.cu).
+// bf16 on tensor cores (mma.cu); fp32 there as TF32 (mma_tf32.cu), rows on 16-byte boundaries only;
+// and fp32 on the arithmetic units (fma.cu).
 void matmul_mma(Stream stream, const MatmulProblem& problem);
+void matmul_tf32(Stream stream, const MatmulProblem& problem);
 void matmul_fma(Stream stream, const MatmulProblem& problem);
-// bf16 on Hopper (wgmma.cu). False, and nothing done, for what it does not take: rows that do not
-// start on 16-byte boundaries, sizes under 64, both operands transposed, accumulating into bf16.
+// bf16 on Hopper (wgmma.cu, or wgmma_absent.cu in builds without it). False, and nothing done, for
+// what it does not take: rows that do not start on 16-byte boundaries, sizes under 64, both
+// operands transposed, accumulating into bf16, halves of gate and up that are no multiple of 64,
+// other GPUs.
 bool matmul_wgmma(Stream stream, const MatmulProblem& problem);
 
 struct TileShape {
@@ -92,10 +141,10 @@ ENGINE_DEVICE int clamp_to(int x, int limit) {
 }
 
 struct MatmulSizes {
-  int m, n, k;
+  int m, n, k;  // n: of the gate alone, where pairs() of columns meet
 };
 ENGINE_DEVICE MatmulSizes sizes_within(const MatmulProblem& p) {
-  MatmulSizes sizes{p.m, p.n, p.k};
+  MatmulSizes sizes{p.m, p.finish.pairs() ? p.n / 2 : p.n, p.k};
   if (p.extent.of != DeviceExtent::Of::none) {
     const int extent = load(p.extent.count) - p.extent.first;
     if (p.extent.of == DeviceExtent::Of::m) {

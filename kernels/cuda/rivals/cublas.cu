@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 
+#include "kernels/api/matmul_steps.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/device/launch.h"
 #include "kernels/cuda/rivals/timing.h"
@@ -32,9 +33,13 @@ ShapeKey key_of(const Matmul& p) {
   const int64_t flags = int64_t{p.transpose_a} | int64_t{p.transpose_b} << 1 |
                         int64_t{p.accumulate} << 2 | int64_t{p.bias != nullptr} << 3 |
                         static_cast<int64_t>(p.input_dtype) << 4 |
-                        static_cast<int64_t>(p.output_dtype) << 8;
+                        static_cast<int64_t>(p.output_dtype) << 8 | int64_t{p.allow_tf32} << 12;
   const int64_t alignment = std::min({alignment_of(p.a), alignment_of(p.b), alignment_of(p.d)});
-  return {p.m, p.n, p.k, p.lda, p.ldb, p.ldd, flags, alignment, 0};
+  const MatmulEpilogue& e = p.epilogue;
+  const int64_t epilogue = static_cast<int64_t>(e.kind) | int64_t{e.gated} << 4 |
+                           int64_t{e.keep_x} << 5 | static_cast<int64_t>(e.activation) << 8 |
+                           static_cast<int64_t>(e.residual_dtype) << 12;
+  return {p.m, p.n, p.k, p.lda, p.ldb, p.ldd, flags, alignment, epilogue};
 }
 
 cudaDataType_t type_of(DType dtype) {
@@ -97,8 +102,11 @@ class Library {
     std::unique_ptr<Plan>& slot = plans_[key_of(p)];
     if (slot) return *slot;
     auto plan = std::make_unique<Plan>();
-    check_cublas(cublasLtMatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
-                 "descriptor");
+    const bool tf32 = p.allow_tf32 && p.input_dtype == DType::f32;
+    check_cublas(
+        cublasLtMatmulDescCreate(
+            &plan->product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
+        "descriptor");
     const cublasOperation_t first = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasOperation_t second = p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const auto set = [&](cublasLtMatmulDescAttributes_t which, const auto& value) {
@@ -166,35 +174,32 @@ void matmul_cublas(Stream stream, const Matmul& arguments) {
     matmul(stream, arguments);  // cuBLAS has no empty products
     return;
   }
-  const std::lock_guard lock(mutex);
-  library(stream).run(stream, arguments);
+  // Our epilogues round the product first, and its have no gated forms: in steps.
+  matmul_steps(stream, table(), arguments, [](Stream where, const Matmul& plain) {
+    const std::lock_guard lock(mutex);
+    library(where).run(where, plain);
+  });
 }
 
 void matmul_auto(Stream stream, const Matmul& arguments) {
   static std::map<ShapeKey, bool> cublas_wins;
   const ShapeKey key = key_of(arguments);
+  bool decided = false, wins = false;
   {
     const std::lock_guard lock(mutex);
     const auto known = cublas_wins.find(key);
     if (known != cublas_wins.end()) {
-      if (known->second) {
-        library(stream).run(stream, arguments);
-      } else {
-        matmul(stream, arguments);
-      }
-      return;
+      wins = known->second;
+      decided = true;
     }
   }
-  if (is_capturing(stream)) {
-    matmul(stream, arguments);
-    return;
-  }
-  // Accumulating again and again would change the result: time into another matrix.
+  if (decided) return wins ? matmul_cublas(stream, arguments) : matmul(stream, arguments);
+  if (is_capturing(stream)) return matmul(stream, arguments);
+  // Accumulating again and again would change the result, and so would a gradient over its input:
+  // time into another matrix. (It may have more columns than D: fp32, and gate and up.)
   Matmul trial = arguments;
-  const int64_t ldd = arguments.ldd ? arguments.ldd : arguments.n;
-  trial.d =
-      allocate(stream, static_cast<size_t>(arguments.m * ldd) * size_of(arguments.output_dtype));
-  bool wins = false;
+  const int64_t ldd = arguments.ldd ? arguments.ldd : 2 * arguments.n;
+  trial.d = allocate(stream, static_cast<size_t>(arguments.m * ldd) * sizeof(float));
   if (trial.d && arguments.m * arguments.n * arguments.k > 0) {
     const float ours = milliseconds(stream, [&] { matmul(stream, trial); });
     const float theirs = milliseconds(stream, [&] { matmul_cublas(stream, trial); });

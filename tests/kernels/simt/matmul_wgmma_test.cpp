@@ -3,7 +3,7 @@
 #include <array>
 #include <cmath>
 
-#include "kernels/cuda/matmul/wgmma.h"
+#include "kernels/cuda/matmul/problem.h"
 #include "kernels/simt/counters.h"
 #include "tests/kernels/simt/support.h"
 
