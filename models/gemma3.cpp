@@ -193,7 +193,8 @@ class Gemma3 final : public DecoderModel {
                  norm(graph, rotary_attention(graph, a.y, layer.attention, {batch, rope, i}),
                       layer.after_attention),
                  layer.before_mlp);
-    return add(graph, m.residual, norm(graph, gated_mlp(graph, m.y, layer.mlp), layer.after_mlp));
+    return add(graph, m.residual,
+               norm(graph, gated_mlp(graph, {}, m.y, layer.mlp), layer.after_mlp));
   }
 
   RopeConfig global_config_, local_config_;

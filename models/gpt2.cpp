@@ -124,15 +124,24 @@ class Gpt2 final : public DecoderModel {
     const Variable qkv = apply(graph, a.y, layer.qkv);
     graph.discard(a.y);
     Variable branch = cached_or_self_attention(graph, qkv, attention, batch, i);
-    branch = dropout(graph, apply(graph, branch, layer.attention_out), residual_dropout_);
-
-    const Normed m = add_norm(graph, a.residual, branch, layer.norm2);
-    const Variable up = apply(graph, m.y, layer.up);
-    graph.discard(m.y);
-    const Variable hidden = activation(graph, up, activation_, /*gated=*/false);
-    branch = apply(graph, hidden, layer.down);
-    graph.discard(hidden);
-    return add(graph, m.residual, dropout(graph, branch, residual_dropout_));
+    // Dropout of a branch comes between product and residual; without it both are one kernel.
+    const bool drops = residual_dropout_ > 0 && graph.options().training;
+    const FeedForward block{.up = layer.up.weight,
+                            .up_bias = layer.up.bias,
+                            .down = layer.down.weight,
+                            .down_bias = layer.down.bias,
+                            .layout = WeightLayout::in_out,
+                            .activation = activation_};
+    if (drops) {
+      branch = dropout(graph, apply(graph, branch, layer.attention_out), residual_dropout_);
+      const Normed m = add_norm(graph, a.residual, branch, layer.norm2);
+      branch = feed_forward(graph, {}, m.y, block);
+      return add(graph, m.residual, dropout(graph, branch, residual_dropout_));
+    }
+    const Variable middle = linear_add(graph, a.residual, branch, *layer.attention_out.weight,
+                                       layer.attention_out.bias, WeightLayout::in_out);
+    const Normed m = add_norm(graph, middle, {}, layer.norm2);
+    return feed_forward(graph, m.residual, m.y, block);
   }
 
   float eps_, embedding_dropout_, residual_dropout_, attention_dropout_;

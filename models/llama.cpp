@@ -83,11 +83,10 @@ class Llama final : public DecoderModel {
   Variable layer(Graph& graph, const ModelBatch& batch, int i, const Variable& x) override {
     const Layer& layer = layers_[i];
     const Normed a = add_norm(graph, x, {}, layer.norm1);
-    // The next norm adds what a sublayer gives, in one pass over memory.
-    const Normed m =
-        add_norm(graph, a.residual,
-                 rotary_attention(graph, a.y, layer.attention, {batch, rope_, i}), layer.norm2);
-    return add(graph, m.residual, gated_mlp(graph, m.y, layer.mlp));
+    const Variable middle =
+        rotary_attention(graph, a.y, layer.attention, {batch, rope_, i, a.residual});
+    const Normed m = add_norm(graph, middle, {}, layer.norm2);
+    return gated_mlp(graph, m.residual, m.y, layer.mlp);
   }
 
   RopeConfig rope_config_;

@@ -39,7 +39,7 @@ struct ModelOptions {
         ->check(CLI::PositiveNumber);
     app.add_option("--length", length, "Tokens of each (gpt2-124m 512, llama-60m 256)")
         ->check(CLI::PositiveNumber);
-    app.add_option("--precision", precision, "fp32 or bf16")->capture_default_str();
+    app.add_option("--precision", precision, "fp32, tf32 or bf16")->capture_default_str();
     app.add_flag("--json", json, "As JSON");
   }
 
@@ -215,7 +215,8 @@ void bench_train(ModelOptions options, const std::string& recompute, int steps, 
   }
   if (!report.datasheet) {
     const bool simulated = device.device == kernels::DeviceType::simt;
-    report.peak_flops = measure_matmul_flops(precision.compute, simulated ? 256 : 4096, device);
+    report.peak_flops =
+        measure_matmul_flops(precision.compute, simulated ? 256 : 4096, device, precision.tf32);
   }
   if (options.json) {
     fmt::print("{}\n", train_json(report, options, model, precision).dump());
@@ -271,10 +272,12 @@ void count_kernels(const std::vector<KernelCase>& cases, bool json) {
 
 void bench_kernels(ModelOptions options, const std::string& op, const kernels::Stream& stream) {
   const BenchModel model = options.find();
-  const DType dtype = parse_precision(options.precision).compute;
+  const PrecisionPolicy precision = parse_precision(options.precision);
+  const DType dtype = precision.compute;
   const std::unique_ptr<Model> shape = make_model(model.config(), model.name);
-  const std::vector<KernelCase> cases = kernel_cases(
-      stream, kernel_shapes(*shape, model.name, options.batch, options.length), dtype, op);
+  KernelShapes shapes = kernel_shapes(*shape, model.name, options.batch, options.length);
+  shapes.tf32 = precision.tf32;
+  const std::vector<KernelCase> cases = kernel_cases(stream, shapes, dtype, op);
   const bool gpu = stream.device == kernels::DeviceType::cuda;
   const std::string device = gpu ? "cuda" : fmt::format("{} threads", omp_get_max_threads());
   if (stream.device == kernels::DeviceType::simt) {
@@ -294,8 +297,9 @@ void bench_kernels(ModelOptions options, const std::string& op, const kernels::S
   } else {
     memory = measure_memory();
   }
-  const KernelRates rates{.flops = measure_matmul_flops(dtype, gpu ? 8192 : 4096, stream),
-                          .bytes = std::max(memory.update, memory.copy)};
+  const KernelRates rates{
+      .flops = measure_matmul_flops(dtype, gpu ? 8192 : 4096, stream, precision.tf32),
+      .bytes = std::max(memory.update, memory.copy)};
   ordered_json rows = ordered_json::array();
   if (!options.json) {
     fmt::print("{}, batch {} x {}, {}, {}, load {:.1f}\n", model.name, options.batch,

@@ -1,4 +1,5 @@
-// engine dump DIR --input rows.jsonl --out dump.safetensors [--no-grad] [--precision fp32|bf16]
+// engine dump DIR --input rows.jsonl --out dump.safetensors [--no-grad] [--precision
+// fp32|tf32|bf16]
 // [--device D]
 #include <fmt/format.h>
 
@@ -118,7 +119,8 @@ ExitCode run_dump(Invocation& invocation) {
   app.add_flag("--no-grad", no_grad, "No gradients; labels may be absent");
   app.add_flag("--no-hidden", no_hidden, "No hidden states");
   app.add_flag("--no-logits", no_logits, "No logits");
-  app.add_option("--precision", precision_name, "fp32 or bf16: weights and activations")
+  app.add_option("--precision", precision_name,
+                 "fp32, tf32 (fp32, products in TF32 on GPUs) or bf16: weights and activations")
       ->capture_default_str();
   add_device_option(app, device);
   if (!parse_arguments(app, invocation)) return ExitCode::ok;

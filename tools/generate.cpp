@@ -143,7 +143,8 @@ ExitCode run_generate(Invocation& invocation) {
   app.add_option("--batch-size", arguments.batch_size, "Sequences decoded together")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 16));
-  app.add_option("--precision", arguments.precision, "fp32 or bf16: weights and activations")
+  app.add_option("--precision", arguments.precision,
+                 "fp32, tf32 (fp32, products in TF32 on GPUs) or bf16: weights and activations")
       ->capture_default_str();
   add_device_option(app, arguments.device);
   app.add_flag("--json", arguments.json,

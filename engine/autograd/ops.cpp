@@ -48,70 +48,6 @@ Variable embedding(Graph& graph, const EmbeddingInputs& in) {
   return out;
 }
 
-Variable linear(Graph& graph, const Variable& x, Parameter& weight, Parameter* bias,
-                WeightLayout layout) {
-  const bool out_in = layout == WeightLayout::out_in;
-  const int64_t n = x.tensor().rows();
-  const int64_t in = weight.shape[out_in ? 1 : 0], out = weight.shape[out_in ? 0 : 1];
-  kernels::require(x.tensor().columns() == in, "linear: x has another width than the weight");
-  const DType dtype = graph.precision().compute;
-  Variable y = graph.result(graph.runtime().transient({n, out}, dtype));
-  graph.ops().matmul(graph.stream(), {.a = x.tensor().data(),
-                                      .b = weight.value.data(),
-                                      .bias = bias ? bias->value.data() : nullptr,
-                                      .d = y.tensor().data(),
-                                      .m = n,
-                                      .n = out,
-                                      .k = in,
-                                      .transpose_b = out_in,
-                                      .input_dtype = dtype,
-                                      .output_dtype = dtype});
-  if (!graph.recording()) return y;
-  graph.record([&graph, &weight, bias, out_in, n, in, out, dtype, x_value = x.value,
-                x_grad = x.grad, y_grad = y.grad] {
-    const Tensor dy = take(*y_grad);
-    if (!dy) return;
-    if (bias && bias->trainable) {
-      graph.ops().column_sum(graph.stream(), {.x = dy.data(),
-                                              .out = bias->grad.as<float>(),
-                                              .rows = n,
-                                              .columns = out,
-                                              .accumulate = true,
-                                              .dtype = dtype});
-    }
-    if (weight.trainable) {
-      const Tensor& input = x_value->get();
-      // dW[out, in] += dyᵀ x, or its transpose for [in, out].
-      kernels::Matmul product{.a = out_in ? dy.data() : input.data(),
-                              .b = out_in ? input.data() : dy.data(),
-                              .d = weight.grad.data(),
-                              .m = out_in ? out : in,
-                              .n = out_in ? in : out,
-                              .k = n,
-                              .transpose_a = true,
-                              .accumulate = true,
-                              .input_dtype = dtype,
-                              .output_dtype = DType::f32};
-      const Tensor workspace = graph.runtime().workspace(graph.ops().matmul_workspace(product));
-      product.workspace = workspace.data();
-      graph.ops().matmul(graph.stream(), product);
-    }
-    if (!x_grad->needed) return;
-    Tensor dx = graph.runtime().transient({n, in}, dtype);
-    graph.ops().matmul(graph.stream(), {.a = dy.data(),
-                                        .b = weight.value.data(),
-                                        .d = dx.data(),
-                                        .m = n,
-                                        .n = in,
-                                        .k = out,
-                                        .transpose_b = !out_in,
-                                        .input_dtype = dtype,
-                                        .output_dtype = dtype});
-    graph.accumulate(*x_grad, std::move(dx));
-  });
-  return y;
-}
-
 Normed add_norm(Graph& graph, const Variable& residual, const Variable& delta,
                 const NormParameters& norm) {
   const int64_t tokens = residual.tensor().rows(), hidden = residual.tensor().columns();
@@ -451,7 +387,8 @@ CrossEntropyResult linear_cross_entropy(Graph& graph, const Variable& hidden, Pa
       .argmax = options.argmax ? result.argmax.as<int32_t>() : nullptr,
       .d_hidden = d_hidden.data(),
       .d_weight = graph.recording() && head.trainable ? head.grad.as<float>() : nullptr,
-      .dtype = x.dtype()};
+      .dtype = x.dtype(),
+      .allow_tf32 = graph.precision().tf32};
   const Tensor workspace = runtime.workspace(graph.ops().linear_cross_entropy_workspace(arguments));
   arguments.workspace = workspace.data();
   graph.ops().linear_cross_entropy(graph.stream(), arguments);

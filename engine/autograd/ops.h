@@ -34,6 +34,28 @@ enum class WeightLayout : uint8_t { out_in, in_out };
 Variable linear(Graph& graph, const Variable& x, Parameter& weight, Parameter* bias,
                 WeightLayout layout = WeightLayout::out_in);
 
+// residual + x Wᵀ + b in one kernel: the same bits as add(residual, linear(x)), in the residual's
+// dtype. Without a residual it is linear.
+Variable linear_add(Graph& graph, const Variable& residual, const Variable& x, Parameter& weight,
+                    Parameter* bias, WeightLayout layout = WeightLayout::out_in);
+
+// residual + down(act(up(x))), the activation and the residual in the products' kernels: the same
+// bits as linear, activation, linear, add. Without a residual (which dropout needs) only the
+// branch, in the compute dtype. Gated: up has the rows of the gate, then those of up. Of what is
+// between the layers the activation's input is kept for the backward; RecomputePolicy::norms drops
+// its result.
+struct FeedForward {
+  Parameter* up = nullptr;
+  Parameter* up_bias = nullptr;
+  Parameter* down = nullptr;
+  Parameter* down_bias = nullptr;
+  WeightLayout layout = WeightLayout::out_in;
+  kernels::Activation activation = kernels::Activation::silu;
+  bool gated = false;
+};
+Variable feed_forward(Graph& graph, const Variable& residual, const Variable& x,
+                      const FeedForward& block);
+
 // residual' = residual + delta; y = norm(residual'). Without a delta residual' is residual.
 struct Normed {
   Variable residual;  // [N, hidden] residual dtype

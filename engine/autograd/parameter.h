@@ -14,8 +14,10 @@ namespace engine {
 struct PrecisionPolicy {
   DType compute = DType::f32;   // weights used by matmuls, and activations
   DType residual = DType::f32;  // the residual stream
+  bool tf32 = false;            // fp32 products may round their inputs to TF32 (kernels/api/matmul.h)
   // Master weights, moments and gradient accumulation are fp32.
   static PrecisionPolicy fp32() { return {}; }
+  static PrecisionPolicy fp32_as_tf32() { return {.tf32 = true}; }
   static PrecisionPolicy bf16() { return {DType::bf16, DType::bf16}; }
   static PrecisionPolicy bf16_residual_fp32() { return {DType::bf16, DType::f32}; }
 };

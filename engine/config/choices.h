@@ -30,7 +30,7 @@ ENGINE_CHOICES(OnNoTarget, {"error", "drop", "keep"});
 ENGINE_CHOICES(Packing, {"packed", "rows", "stream"});
 ENGINE_CHOICES(Shuffle, {"seeded", "torch", "none"});
 ENGINE_CHOICES(TrainOn, {"all", "completion"});
-ENGINE_CHOICES(Precision, {"fp32", "bf16"});
+ENGINE_CHOICES(Precision, {"fp32", "tf32", "bf16"});
 ENGINE_CHOICES(ResidualPrecision, {"compute", "fp32"});
 ENGINE_CHOICES(Recompute, {"none", "norms", "block"});
 ENGINE_CHOICES(Determinism, {"exact", "fast"});

@@ -35,6 +35,7 @@ constexpr std::pair<std::string_view, std::string_view> kForeign[] = {
     {"activation_checkpointing", "train.recompute"},
     {"fp16", "train.precision"},
     {"bf16", "train.precision"},
+    {"tf32", "train.precision"},
     {"dtype", "train.precision"},
     {"torch_dtype", "train.precision"},
     {"max_seq_length", "data.max_length"},

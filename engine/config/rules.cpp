@@ -204,8 +204,9 @@ class Rules {
                      {"train.sample.every", "train.sample.prompts"})
           .fix("train.sample.prompts='[\"Once upon a time\"]'");
     }
-    if (train.precision == Precision::fp32)
-      warn_unused("train.residual", "train.precision is fp32");
+    if (train.precision != Precision::bf16) {
+      warn_unused("train.residual", "train.precision is not bf16");
+    }
     if (config_.schedule.type != ScheduleType::wsd) {
       for (const auto key :
            {"schedule.decay_steps", "schedule.decay_ratio", "schedule.decay_shape"}) {

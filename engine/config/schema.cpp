@@ -135,7 +135,10 @@ void add_train(Builder& b, RunConfig& c) {
   b.add("accumulation", c.accumulation, "Micro-batches per optimizer step", between(1, 1 << 24));
   b.add("max_grad_norm", c.max_grad_norm, "Gradients with a larger norm are scaled down; 0 is off",
         at_least(0));
-  b.add("precision", c.precision, "Of compute; bf16 keeps fp32 master weights and optimizer state");
+  b.add("precision", c.precision,
+        "Of compute; tf32 is fp32 whose products round their inputs to 10 bits of mantissa, on "
+        "GPUs (the "
+        "CPU computes in fp32); bf16 keeps fp32 master weights and optimizer state");
   b.add("residual", c.residual, "Precision of the residual stream; compute is that of compute");
   b.add("recompute", c.recompute,
         "Activations computed again in the backward pass instead of kept: none, norms, or whole "

@@ -38,7 +38,7 @@ enum class Packing { packed, rows, stream };
 enum class Shuffle { seeded, torch, none };
 enum class TrainOn { all, completion };
 
-enum class Precision { fp32, bf16 };
+enum class Precision { fp32, tf32, bf16 };
 enum class ResidualPrecision { compute, fp32 };
 enum class Recompute { none, norms, block };
 enum class Determinism { exact, fast };

@@ -61,12 +61,13 @@ class Cases {
     linear(s_.gpt2 ? "up" : "gate, up", up, s_.hidden);
     linear("down", s_.hidden, s_.intermediate);
     linear("head", s_.vocab_size, s_.hidden);
+    fused_matmuls();
   }
 
   // The three products of Y[tokens, out] = X[tokens, in] W. GPT-2 stores W as [in, out].
   void linear(const std::string& name, int64_t out, int64_t in) {
     const int64_t tokens = s_.tokens();
-    const bool in_out = s_.gpt2 && name != "head";
+    const bool in_out = s_.gpt2 && name != "head", tf32 = s_.tf32;
     const DType dtype = dtype_;
     const auto x = static_cast<double>(tokens * in), w = static_cast<double>(in * out),
                y = static_cast<double>(tokens * out);
@@ -82,7 +83,8 @@ class Cases {
                                                                 .k = in,
                                                                 .transpose_b = !in_out,
                                                                 .input_dtype = dtype,
-                                                                .output_dtype = dtype});
+                                                                .output_dtype = dtype,
+                                                                .allow_tf32 = tf32});
     });
     add({"matmul", name + " dX", shape, flops, size_ * (x + w + y)}, [=](Buffers& b) {
       return call<&kernels::Operations::matmul>(b,
@@ -94,7 +96,8 @@ class Cases {
                                                                 .k = out,
                                                                 .transpose_b = in_out,
                                                                 .input_dtype = dtype,
-                                                                .output_dtype = dtype});
+                                                                .output_dtype = dtype,
+                                                                .allow_tf32 = tf32});
     });
     add({"matmul", name + " dW", shape, flops, size_ * (x + y) + 8.0 * w}, [=](Buffers& b) {
       const void* const inputs = b.values(tokens * in, dtype);
@@ -108,10 +111,62 @@ class Cases {
                               .transpose_a = true,
                               .accumulate = true,
                               .input_dtype = dtype,
-                              .output_dtype = DType::f32};
+                              .output_dtype = DType::f32,
+                              .allow_tf32 = tf32};
       product.workspace = b.zeros(b.ops().matmul_workspace(product));
       return call<&kernels::Operations::matmul>(b, product);
     });
+  }
+
+  // Products with the residual or the activation in their epilogue, as the layers use them.
+  void fused_matmuls() {
+    using Kind = kernels::MatmulEpilogue::Kind;
+    const int64_t attention = int64_t{s_.num_heads} * s_.head_dim;
+    const bool gated = !s_.gpt2;
+    const std::string activation = gated ? "SwiGLU" : "GELU";
+    fused("attention out Y, residual", s_.hidden, attention, Kind::add);
+    fused(gated ? "gate, up Y, " + activation : "up Y, " + activation,
+          gated ? 2 * s_.intermediate : s_.intermediate, s_.hidden, Kind::activation);
+    fused("down Y, residual", s_.hidden, s_.intermediate, Kind::add);
+    fused("down dX, " + activation + " gradient", s_.intermediate, s_.hidden,
+          Kind::activation_gradient);
+  }
+
+  // [tokens, in] times a weight with `out` columns in the product.
+  void fused(const std::string& name, int64_t out, int64_t in, kernels::MatmulEpilogue::Kind kind) {
+    using Kind = kernels::MatmulEpilogue::Kind;
+    const int64_t tokens = s_.tokens();
+    const bool gated = !s_.gpt2, backward = kind == Kind::activation_gradient, tf32 = s_.tf32;
+    const DType dtype = dtype_;
+    // elements of a row of D; of the residual, of x that is kept, or of x that is read
+    const int64_t beside = backward && gated ? 2 * out : out;
+    const int64_t d = kind == Kind::activation && gated ? out / 2 : beside;
+    const double bytes =
+        size_ * static_cast<double>(tokens * in + in * out + tokens * (d + beside));
+    add({"matmul", name, fmt::format("{} x {} x {}", tokens, out, in),
+         2.0 * static_cast<double>(tokens * in) * static_cast<double>(out), bytes},
+        [=](Buffers& b) {
+          kernels::Matmul product{.a = b.values(tokens * in, dtype),
+                                  .b = b.values(in * out, dtype),
+                                  .d = b.values(tokens * d, dtype),
+                                  .m = tokens,
+                                  .n = out,
+                                  .k = in,
+                                  .transpose_b = gated != backward,  // GPT-2 stores W as [in, out]
+                                  .input_dtype = dtype,
+                                  .output_dtype = dtype,
+                                  .allow_tf32 = tf32,
+                                  .epilogue = {.kind = kind,
+                                               .residual_dtype = dtype,
+                                               .activation = gated ? kernels::Activation::silu
+                                                                   : kernels::Activation::gelu_tanh,
+                                               .gated = gated,
+                                               .keep_x = kind == Kind::activation}};
+          void* const other = b.values(tokens * beside, dtype);
+          product.epilogue.residual = product.epilogue.x = other;
+          product.workspace = b.zeros(b.ops().matmul_workspace(product));
+          return call<&kernels::Operations::matmul>(b, product);
+        });
   }
 
   void attention() {
@@ -349,7 +404,8 @@ class Cases {
               .losses = b.zero_floats(tokens),
               .d_hidden = b.values(tokens * s.hidden, dtype),
               .d_weight = b.zero_floats(s.vocab_size * s.hidden),
-              .dtype = dtype};
+              .dtype = dtype,
+              .allow_tf32 = s.tf32};
           arguments.workspace = b.zeros(b.ops().linear_cross_entropy_workspace(arguments));
           return call<&kernels::Operations::linear_cross_entropy>(b, arguments);
         });

@@ -17,6 +17,7 @@ struct KernelShapes {
   int64_t sequences = 0, length = 0;
   int64_t hidden = 0, intermediate = 0, vocab_size = 0, num_params = 0;
   int num_heads = 0, num_kv_heads = 0, head_dim = 0;
+  bool tf32 = false;  // fp32 products may round their inputs to TF32
 
   int64_t tokens() const { return sequences * length; }
 };

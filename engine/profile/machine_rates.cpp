@@ -46,7 +46,7 @@ std::shared_ptr<void> device_block(const kernels::Stream& stream, size_t bytes) 
 
 }  // namespace
 
-double measure_matmul_flops(DType dtype, int64_t size, const kernels::Stream& stream) {
+double measure_matmul_flops(DType dtype, int64_t size, const kernels::Stream& stream, bool tf32) {
   const kernels::Operations& ops = kernels::operations(stream);
   const int64_t count = size * size;
   const std::vector<std::byte> values = random_values(count, dtype);
@@ -62,7 +62,8 @@ double measure_matmul_flops(DType dtype, int64_t size, const kernels::Stream& st
                                 .k = size,
                                 .transpose_b = true,
                                 .input_dtype = dtype,
-                                .output_dtype = DType::f32};
+                                .output_dtype = DType::f32,
+                                .allow_tf32 = tf32};
   const Timing timing = time_repeated(
       [&] {
         ops.matmul(stream, product);

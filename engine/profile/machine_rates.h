@@ -7,10 +7,11 @@
 
 namespace engine {
 
-// FLOP/s of a square matrix product, inputs of this type and fp32 sums, best of several runs.
+// FLOP/s of a square matrix product, inputs of this type (fp32 perhaps as TF32) and fp32 sums, best
+// of several runs.
 // size^3 should be large enough that neither packing nor the threads' start matters.
 double measure_matmul_flops(kernels::DType dtype, int64_t size = 4096,
-                            const kernels::Stream& stream = {});
+                            const kernels::Stream& stream = {}, bool tf32 = false);
 
 // The dense matrix rate of a GPU by its maker's datasheet, FLOP/s; 0 where it is not known here.
 // The yardstick of MFU on GPUs: what a product reaches depends on the power that its values draw.

@@ -189,11 +189,15 @@ void TrainingRun::print_banner() {
   const std::string yaml = to_yaml(request_.config);
   banner.config_sha = fmt::format("{:08x}", crc32c(yaml.data(), yaml.size()));
   if (resumed_) banner.resumed_step = resumed_->step;
+  const char* const precision = config_.train.precision == Precision::fp32 ? "fp32"
+                                : config_.train.precision == Precision::tf32
+                                    ? "fp32, products in tf32"
+                                    : "bf16 + fp32 master";
   banner.model = {
       .name = setup_.model_name + " (" + setup_.shape->info().architecture + ")",
       .num_params = setup_.shape->parameters().count(),
       .matmul_params = setup_.shape->matmul_parameters() + setup_.shape->source_matmul_parameters(),
-      .precision = config_.train.precision == Precision::fp32 ? "fp32" : "bf16 + fp32 master",
+      .precision = precision,
       .optimizer = "AdamW fp32 m/v",
       .weight_decay = config_.optimizer.weight_decay,
       .decayed_params = optimizer_->decayed_count(),

@@ -113,7 +113,7 @@ Variable rotary_attention(Graph& graph, const Variable& x, const RotaryAttention
   qkv = rope(graph, qkv, context.batch.positions, context.rope,
              config.num_heads + config.num_kv_heads, config.head_dim);
   const Variable heads = cached_or_self_attention(graph, qkv, config, context.batch, context.layer);
-  return project(graph, heads, attention.out);
+  return project(graph, context.residual, heads, attention.out);
 }
 
 }  // namespace engine

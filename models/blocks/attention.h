@@ -25,7 +25,7 @@ Variable cached_or_cross_attention(Graph& graph, const Variable& q, const Variab
 // it.
 //
 //   q, k, v = x Wqkvᵀ (+ b);   q, k = RMS(q), RMS(k) where there are head norms
-//   y = attention(rope(q), rope(k), v) Woᵀ (+ b)
+//   y = attention(rope(q), rope(k), v) Woᵀ (+ b) (+ residual)
 struct RotaryAttention {
   Projection qkv, out;
   AttentionConfig config;
@@ -48,6 +48,7 @@ struct AttentionContext {
   const ModelBatch& batch;
   const RopeTable& rope;
   int layer = 0;
+  Variable residual = {};  // what the result is added to, in the last product; or none
 };
 
 // x [N, hidden] -> [N, hidden]. x may be discarded (Graph::discard): nothing else reads it.

@@ -18,13 +18,14 @@ GatedMlp add_gated_mlp(ParameterSet& parameters, const GatedMlpShape& shape) {
           .activation = shape.activation};
 }
 
-Variable gated_mlp(Graph& graph, const Variable& x, const GatedMlp& mlp) {
-  const Variable gate_up = project(graph, x, mlp.gate_up);
-  graph.discard(x);
-  const Variable gated = activation(graph, gate_up, mlp.activation, /*gated=*/true);
-  Variable y = project(graph, gated, mlp.down);
-  graph.discard(gated);
-  return y;
+Variable gated_mlp(Graph& graph, const Variable& residual, const Variable& x, const GatedMlp& mlp) {
+  return feed_forward(graph, residual, x,
+                      {.up = mlp.gate_up.weight,
+                       .up_bias = mlp.gate_up.bias,
+                       .down = mlp.down.weight,
+                       .down_bias = mlp.down.bias,
+                       .activation = mlp.activation,
+                       .gated = true});
 }
 
 }  // namespace engine

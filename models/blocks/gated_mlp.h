@@ -26,7 +26,8 @@ struct GatedMlpShape {
 // Adds gate_proj, up_proj and down_proj.
 GatedMlp add_gated_mlp(ParameterSet& parameters, const GatedMlpShape& shape);
 
-// x [N, hidden] -> [N, hidden]. x may be discarded (Graph::discard): nothing else reads it.
-Variable gated_mlp(Graph& graph, const Variable& x, const GatedMlp& mlp);
+// residual + y(x), x [N, hidden] -> [N, hidden]; without a residual y alone, in the compute dtype.
+// x may be discarded (Graph::discard): nothing else reads it.
+Variable gated_mlp(Graph& graph, const Variable& residual, const Variable& x, const GatedMlp& mlp);
 
 }  // namespace engine

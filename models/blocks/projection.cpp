@@ -20,4 +20,9 @@ Variable project(Graph& graph, const Variable& x, const Projection& projection) 
   return linear(graph, x, *projection.weight, projection.bias);
 }
 
+Variable project(Graph& graph, const Variable& residual, const Variable& x,
+                 const Projection& projection) {
+  return linear_add(graph, residual, x, *projection.weight, projection.bias);
+}
+
 }  // namespace engine

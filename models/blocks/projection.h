@@ -30,5 +30,8 @@ Projection add_projection(ParameterSet& parameters, const ProjectionShape& shape
 
 // x [N, inputs] -> [N, outputs], in the compute dtype.
 Variable project(Graph& graph, const Variable& x, const Projection& projection);
+// The same added to `residual`, in its dtype, in one kernel; without one, the same.
+Variable project(Graph& graph, const Variable& residual, const Variable& x,
+                 const Projection& projection);
 
 }  // namespace engine
