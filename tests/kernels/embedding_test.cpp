@@ -239,7 +239,7 @@ TEST_P(EmbeddingTest, GatherAndScatterRows) {
 
 TEST_P(EmbeddingTest, SameBitsOnAnyThreadCount) {
   Random random(5);
-  const Inputs in = inputs(random, on_gpu() ? 20000 : 300, 640, DType::bf16);
+  const Inputs in = inputs(random, on_gpu() ? 8000 : 300, 640, DType::bf16);
   const Values d_out_values = random.normal(in.tokens * in.hidden, DType::f32);
   const auto body = [&] {
     DeviceArray ids(stream(), DType::i32, in.ids);
