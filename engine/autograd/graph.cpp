@@ -1,6 +1,9 @@
 #include "engine/autograd/graph.h"
 
+#include <cstdio>
 #include <utility>
+
+#include "engine/core/profile_range.h"
 
 namespace engine {
 
@@ -51,7 +54,21 @@ void Graph::discard(const Variable& variable) const {
 
 Variable Graph::checkpoint(const Variable& input,
                            const std::function<Variable(const Variable&)>& segment) {
-  if (!recording() || options_.recompute != RecomputePolicy::block) return segment(input);
+  const int64_t number = segments_++;
+  const ProfileRange range(ops(), "layer", number);
+  if (!recording()) return segment(input);
+  // The tape runs backwards: what ends the range is noted first.
+  record([this] { ops().end_range(); });
+  const auto begin_backward = [this, number] {
+    char name[64];
+    std::snprintf(name, sizeof name, "layer %lld backward", static_cast<long long>(number));
+    ops().begin_range(name);
+  };
+  if (options_.recompute != RecomputePolicy::block) {
+    Variable output = segment(input);
+    record(begin_backward);
+    return output;
+  }
   const uint64_t sites_before = dropout_sites_;
   ++paused_;
   const Variable inner = segment(input);
@@ -72,12 +89,21 @@ Variable Graph::checkpoint(const Variable& input,
     dropout_sites_ = sites_now;
     tape_ = std::move(outer);
   });
+  record(begin_backward);
   return output;
 }
 
-uint64_t Graph::next_dropout_seed() {
+kernels::Scalar<uint64_t> Graph::next_dropout_seed() {
+  const uint64_t site = dropout_sites_++;
+  if (options_.dropout_site_seeds) {
+    return kernels::Scalar<uint64_t>::at(options_.dropout_site_seeds + site);
+  }
+  return dropout_site_seed(options_.dropout_seed, site);
+}
+
+uint64_t dropout_site_seed(uint64_t seed, uint64_t site) {
   // SplitMix64 of (seed, site): neighbouring sites get unrelated streams.
-  uint64_t z = options_.dropout_seed + 0x9e3779b97f4a7c15ull * ++dropout_sites_;
+  uint64_t z = seed + 0x9e3779b97f4a7c15ull * (site + 1);
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
   return z ^ (z >> 31);

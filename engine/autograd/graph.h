@@ -65,6 +65,9 @@ class Graph {
     bool training = true;  // dropout is active
     RecomputePolicy recompute = RecomputePolicy::none;
     uint64_t dropout_seed = 0;  // of this micro-batch; each site derives its own
+    // Device memory with the seed of each site (dropout_site_seed): what a recorded step reads,
+    // because the next replay needs others.
+    const uint64_t* dropout_site_seeds = nullptr;
     PrecisionPolicy precision;
     Probe probe;
   };
@@ -101,7 +104,8 @@ class Graph {
 
   // A seed for one dropout site: a function of the micro-batch's seed and the order of calls, which
   // a checkpointed segment repeats.
-  uint64_t next_dropout_seed();
+  kernels::Scalar<uint64_t> next_dropout_seed();
+  uint64_t dropout_sites() const { return dropout_sites_; }  // seeds given out
 
   void probe(const std::string& name, const Variable& variable) const {
     if (options_.probe) options_.probe(name, variable.tensor());
@@ -114,6 +118,10 @@ class Graph {
   std::vector<std::function<void()>> tape_;
   int paused_ = 0;
   uint64_t dropout_sites_ = 0;
+  int64_t segments_ = 0;  // begun by checkpoint(): layers, for profilers
 };
+
+// Seed of the site of that number, from 0.
+uint64_t dropout_site_seed(uint64_t seed, uint64_t site);
 
 }  // namespace engine

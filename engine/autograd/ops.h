@@ -144,7 +144,7 @@ struct CrossEntropyResult {
 };
 struct CrossEntropyOptions {
   float logit_scale = 1.0f;
-  float grad_scale = 1.0f;
+  kernels::Scalar<float> grad_scale = 1.0f;
   bool argmax = false;
 };
 CrossEntropyResult linear_cross_entropy(Graph& graph, const Variable& hidden, Parameter& head,

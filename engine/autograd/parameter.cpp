@@ -59,9 +59,11 @@ void ParameterSet::allocate(Runtime& runtime, const PrecisionPolicy& precision, 
   for (auto& p : parameters_) {
     p->value = runtime.persistent(p->shape, precision.compute, MemoryCategory::weights);
     if (!training || !p->trainable) continue;
-    p->master = precision.compute == DType::f32
-                    ? p->value
-                    : runtime.persistent(p->shape, DType::f32, MemoryCategory::master);
+    if (precision.compute == DType::f32) {
+      p->master = p->value;
+    } else if (precision.masters) {
+      p->master = runtime.persistent(p->shape, DType::f32, MemoryCategory::master);
+    }
     p->grad = runtime.persistent(p->shape, DType::f32, MemoryCategory::gradients);
     p->m = runtime.persistent(p->shape, DType::f32, MemoryCategory::optimizer);
     p->v = runtime.persistent(p->shape, DType::f32, MemoryCategory::optimizer);

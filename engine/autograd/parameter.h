@@ -14,12 +14,19 @@ namespace engine {
 struct PrecisionPolicy {
   DType compute = DType::f32;   // weights used by matmuls, and activations
   DType residual = DType::f32;  // the residual stream
-  bool tf32 = false;            // fp32 products may round their inputs to TF32 (kernels/api/matmul.h)
-  // Master weights, moments and gradient accumulation are fp32.
+  bool tf32 = false;  // fp32 products may round their inputs to TF32 (kernels/api/matmul.h)
+  // fp32 masters of bf16 parameters. Without them an update is rounded to bf16 at random
+  // (kernels/api/optimizer.h). Moments and gradient accumulation are fp32 always.
+  bool masters = true;
   static PrecisionPolicy fp32() { return {}; }
   static PrecisionPolicy fp32_as_tf32() { return {.tf32 = true}; }
   static PrecisionPolicy bf16() { return {DType::bf16, DType::bf16}; }
   static PrecisionPolicy bf16_residual_fp32() { return {DType::bf16, DType::f32}; }
+  PrecisionPolicy without_masters() const {
+    PrecisionPolicy policy = *this;
+    policy.masters = false;
+    return policy;
+  }
 };
 
 // How a parameter is filled when training from scratch.
@@ -49,7 +56,7 @@ struct Parameter {
   int64_t padding_row = -1;  // embedding row whose lookup gradient is always zero
 
   Tensor value;   // compute dtype; the master itself under fp32
-  Tensor master;  // fp32
+  Tensor master;  // fp32; empty for inference, and where the policy has none
   Tensor grad;    // fp32, accumulated over the micro-batches of a step
   Tensor m, v;    // AdamW moments, fp32
 

@@ -206,6 +206,11 @@ class Rules {
     }
     if (train.precision != Precision::bf16) {
       warn_unused("train.residual", "train.precision is not bf16");
+      if (config_.optimizer.stochastic_rounding) {
+        throw conflict("stochastic rounding is for weights of bf16",
+                       {"optimizer.stochastic_rounding", "train.precision"})
+            .fix("train.precision=bf16");
+      }
     }
     if (config_.schedule.type != ScheduleType::wsd) {
       for (const auto key :

@@ -163,6 +163,10 @@ void add_train(Builder& b, RunConfig& c) {
         "Whether less or more of it is better; auto minimises losses and perplexity");
   b.add("resume", c.resume,
         "Continue from the newest checkpoint in `train.output_dir`; auto does if there is one");
+  b.add(
+      "cuda_graph", c.cuda_graph,
+      "Replay micro-batches of a shape that comes again as one recording: the same bits with less "
+      "work for the host. auto does on CUDA; docs/devices.md says which shapes come again");
   b.add("determinism", c.determinism,
         "exact: the same config, seed and device give the same bits; fast may not");
   b.add("on_nonfinite", c.on_nonfinite, "What happens when the loss or a gradient is NaN or Inf");
@@ -193,6 +197,10 @@ void add_optimizer(Builder& b, OptimizerConfig& c) {
   b.add("weight_decay", c.weight_decay, "Decoupled weight decay", at_least(0));
   b.add("weight_decay_mode", c.weight_decay_mode,
         "What decays: all but biases and norms as in HF, nothing, or everything");
+  b.add(
+      "stochastic_rounding", c.stochastic_rounding,
+      "For bf16: keep no fp32 master weights (4 bytes less per parameter); updates are rounded to "
+      "bf16 at random, right on average");
 }
 
 void add_schedule(Builder& b, ScheduleConfig& c) {

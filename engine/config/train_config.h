@@ -151,6 +151,8 @@ struct RunConfig {  // section `train`
   // automatic: continue if there is one.
   Toggle resume = Toggle::off;
 
+  // Recording of the computation of micro-batches (engine/step/step_graphs.h). automatic: on CUDA.
+  Toggle cuda_graph = Toggle::automatic;
   Determinism determinism = Determinism::exact;
   OnNonfinite on_nonfinite = OnNonfinite::stop;
   // token: Σ loss / number of predicted, unmasked tokens of the whole step. hf: the denominator
@@ -178,6 +180,7 @@ struct OptimizerConfig {  // AdamW
   double weight_decay = 0.0;
   // hf: not on biases and norms; none: on no parameter; all: on every parameter.
   WeightDecayMode weight_decay_mode = WeightDecayMode::hf;
+  bool stochastic_rounding = false;  // bf16: no fp32 master weights
 };
 
 struct ScheduleConfig {

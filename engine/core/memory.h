@@ -63,6 +63,9 @@ class Memory {
   // Error MEM-ALLOC (out_of_memory) when the device refuses.
   void reserve_arena(size_t bytes);
 
+  // Of transient blocks that are alive. With none, where the next ones go is a function of the
+  // calls to come alone.
+  size_t transient_bytes() const { return live_transient_ + unplanned_; }
   size_t arena_capacity() const { return arena_capacity_; }
   size_t arena_peak() const { return arena_peak_; }  // highest end of a transient block
   size_t persistent_bytes() const { return persistent_bytes_; }

@@ -33,23 +33,34 @@ class PinnedBuffer {
 };
 
 // Small uploads (token ids) that do not wait for the device: each is copied to a place of its own
-// in a pinned block, and from there by the device when its turn comes. The block is used from its
-// start again after a synchronisation; when it is full before, it waits for one.
+// in pinned memory, and from there by the device when its turn comes. There are two buffers: while
+// the device reads one, the other is filled, and filling waits only for the device to be done with
+// what was uploaded a whole buffer ago.
 class Staging {
  public:
-  explicit Staging(const kernels::Stream& stream) : stream_(stream), buffer_(stream) {}
+  explicit Staging(const kernels::Stream& stream);
+  ~Staging();
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
 
-  static constexpr size_t kCapacity = size_t{8} << 20;
+  static constexpr size_t kBuffer = size_t{4} << 20;
+  static constexpr size_t kCapacity = 2 * kBuffer;
   // Larger ones go straight from the caller's memory: the driver's own staging is as good there.
   static constexpr size_t kLargest = size_t{1} << 20;
 
   void upload(void* to, const void* from, size_t bytes);
   // All uploads so far are complete.
-  void synchronized() { used_ = 0; }
+  void synchronized();
 
  private:
+  struct Buffer {
+    PinnedBuffer memory;
+    void* event;          // behind its last upload
+    bool in_use = false;  // the event may not have passed
+  };
   kernels::Stream stream_;
-  PinnedBuffer buffer_;
+  Buffer buffers_[2];
+  int current_ = 0;
   size_t used_ = 0;
 };
 

@@ -55,8 +55,8 @@ std::vector<int32_t> classes_of(const std::vector<std::string>& names, const Mod
 Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
   TrainConfig config = request.config;
   const kernels::Stream device = request.device;
-  LoadedModel loaded = load_model(*config.model.path,
-                                  {.precision = precision_policy(config.train), .device = device});
+  LoadedModel loaded =
+      load_model(*config.model.path, {.precision = precision_policy(config), .device = device});
   Model& model = *loaded.model;
   const bool classifier = model.info().task == Task::sequence_classification;
   if (classifier && config.data.label_field.empty()) config.data.label_field = "label";

@@ -10,7 +10,9 @@ namespace engine {
 
 class AdamW {
  public:
-  AdamW(Runtime& runtime, ParameterSet& parameters, const OptimizerConfig& config);
+  // `seed`: of the rounding of parameters that have no master.
+  AdamW(Runtime& runtime, ParameterSet& parameters, const OptimizerConfig& config,
+        uint64_t seed = 0);
 
   struct Norm {
     float norm = 0;        // global gradient norm before clipping
@@ -33,8 +35,10 @@ class AdamW {
   Runtime& runtime_;
   OptimizerConfig config_;
   std::vector<kernels::TensorSegment> segments_;
+  uint64_t seed_;
+  Tensor table_;      // the segments, for the device
   Tensor norm_;       // [2] norm, clip coefficient
-  Tensor workspace_;  // of the norm, then of the update
+  Tensor workspace_;  // of the norm
   int64_t steps_ = 0, decayed_ = 0, exempt_ = 0;
 };
 

@@ -63,9 +63,12 @@ KernelResult benchmark_kernel(const KernelCase& one, const KernelRates& rates,
 
 std::map<std::string, kernels::simt::KernelWork> count_kernel(const KernelCase& one) {
   const std::function<void()> run = one.prepare();  // may itself launch kernels
+  const kernels::Operations& ops = kernels::operations(one.stream);
+  ops.synchronize(one.stream);
   kernels::simt::start_counting();
   try {
     run();
+    ops.synchronize(one.stream);
   } catch (...) {
     kernels::simt::stop_counting();
     throw;

@@ -415,9 +415,9 @@ class Cases {
     const int64_t count = s_.num_params;
     const bool copy = dtype_ == DType::bf16;
     const std::string shape = fmt::format("{} parameters", count);
-    const auto segment = [=](Buffers& b) {
+    const auto segment = [=](Buffers& b, bool master = true) {
       return kernels::TensorSegment{
-          .master = b.zero_floats(count),
+          .master = master ? b.zero_floats(count) : nullptr,
           .value_bf16 =
               copy ? static_cast<kernels::BFloat16*>(b.zeros(static_cast<size_t>(2 * count)))
                    : nullptr,
@@ -427,24 +427,36 @@ class Cases {
           .count = count,
           .weight_decay = 0.01f};
     };
+    const auto table_of = [](Buffers& b, const kernels::TensorSegment& one) {
+      void* const table = b.zeros(b.ops().optimizer_table_bytes(1));
+      b.ops().make_optimizer_table(b.stream(),
+                                   {.segments = &one, .num_segments = 1, .table = table});
+      return table;
+    };
+    const auto update = [=](bool master) {
+      return [=](Buffers& b) {
+        const kernels::TensorSegment parameters = segment(b, master);
+        return [one = parameters, table = table_of(b, parameters), stream = b.stream()] {
+          kernels::operations(stream).adamw(
+              stream,
+              {.segments = &one, .num_segments = 1, .table = table, .lr = 1e-4, .step = 1});
+        };
+      };
+    };
     add({"adamw", "update, zero grad", shape, 0, (copy ? 34.0 : 32.0) * static_cast<double>(count)},
-        [=](Buffers& b) {
-          void* const workspace = b.zeros(b.ops().adamw_workspace(1));
-          return [one = segment(b), workspace, stream = b.stream()] {
-            kernels::operations(stream).adamw(stream, {.segments = &one,
-                                                       .num_segments = 1,
-                                                       .lr = 1e-4,
-                                                       .step = 1,
-                                                       .workspace = workspace});
-          };
-        });
+        update(true));
+    if (copy) {
+      add({"adamw", "update, stochastic rounding", shape, 0, 28.0 * static_cast<double>(count)},
+          update(false));
+    }
     add({"adamw", "global norm", shape, 0, 4.0 * static_cast<double>(count)}, [=](Buffers& b) {
       void* const workspace = b.zeros(b.ops().global_norm_workspace(count, 1));
       float* const out = b.zero_floats(2);
       const kernels::TensorSegment one{.grad = b.zero_floats(count), .count = count};
-      return [one, out, workspace, stream = b.stream()] {
+      return [one, out, workspace, table = table_of(b, one), stream = b.stream()] {
         kernels::operations(stream).global_norm(stream, {.segments = &one,
                                                          .num_segments = 1,
+                                                         .table = table,
                                                          .max_norm = 1.0f,
                                                          .out = out,
                                                          .workspace = workspace});

@@ -6,6 +6,7 @@
 
 #include "engine/core/error.h"
 #include "engine/optim/adamw.h"
+#include "engine/step/step_graphs.h"
 
 namespace engine {
 namespace {
@@ -97,6 +98,8 @@ MemoryPlan plan_training(const ModelFactory& make, const TrainingShape& shape) {
   AdamW optimizer(runtime, model->parameters(), shape.optimizer);
   const Graph::Options train{.recompute = shape.recompute, .precision = shape.precision};
   run_batch(runtime, *model, example_batch(shape.train), {.graph = train});
+  StepGraphs(runtime, *model, shape.step_graphs)
+      .rehearse(example_batch(shape.train), {.graph = train});
   optimizer.measure(1.0f);
   optimizer.step(0.0f);
   if (shape.evaluation.tokens > 0) {
@@ -156,6 +159,12 @@ std::vector<MemoryAlternative> smaller_alternatives(const ModelFactory& make,
     changed = shape;
     changed.precision = PrecisionPolicy::bf16();
     consider("train.precision=bf16 (other rounding)", changed);
+  }
+  if (shape.precision.compute == DType::bf16 && shape.precision.masters) {
+    changed = shape;
+    changed.precision = shape.precision.without_masters();
+    consider("optimizer.stochastic_rounding=true (no fp32 master weights: other rounding)",
+             changed);
   }
   return out;
 }

@@ -43,6 +43,7 @@ struct TrainingShape {
   BatchShape train, evaluation;
   int64_t max_positions = 0;  // for position tables
   OptimizerConfig optimizer;
+  bool step_graphs = false;  // micro-batches are recorded (step_graphs.h)
   kernels::DeviceType device = kernels::DeviceType::cpu;  // whose workspaces are counted
   // Texts that are generated between steps; may be empty.
   std::vector<GenerationRequest> samples;

@@ -2,11 +2,13 @@
 
 namespace engine {
 
-PrecisionPolicy precision_policy(const RunConfig& config) {
-  if (config.precision == Precision::fp32) return PrecisionPolicy::fp32();
-  if (config.precision == Precision::tf32) return PrecisionPolicy::fp32_as_tf32();
-  return config.residual == ResidualPrecision::fp32 ? PrecisionPolicy::bf16_residual_fp32()
-                                                    : PrecisionPolicy::bf16();
+PrecisionPolicy precision_policy(const TrainConfig& config) {
+  if (config.train.precision == Precision::fp32) return PrecisionPolicy::fp32();
+  if (config.train.precision == Precision::tf32) return PrecisionPolicy::fp32_as_tf32();
+  const PrecisionPolicy policy = config.train.residual == ResidualPrecision::fp32
+                                     ? PrecisionPolicy::bf16_residual_fp32()
+                                     : PrecisionPolicy::bf16();
+  return config.optimizer.stochastic_rounding ? policy.without_masters() : policy;
 }
 
 RecomputePolicy recompute_policy(const RunConfig& config) {

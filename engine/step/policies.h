@@ -6,7 +6,7 @@
 
 namespace engine {
 
-PrecisionPolicy precision_policy(const RunConfig& config);
+PrecisionPolicy precision_policy(const TrainConfig& config);
 RecomputePolicy recompute_policy(const RunConfig& config);
 
 }  // namespace engine

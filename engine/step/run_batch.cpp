@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "engine/core/profile_range.h"
+
 namespace engine {
 
 ModelBatch upload_batch(Runtime& runtime, const Batch& batch) {
@@ -74,35 +76,71 @@ class Stopwatch {
 
 }  // namespace
 
-BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
-                    const ForwardOptions& options) {
+BatchInputs upload_inputs(Runtime& runtime, const Model& model, const Batch& batch,
+                          const std::vector<int32_t>* class_of_label) {
+  BatchInputs inputs{.batch = upload_batch(runtime, batch)};
+  if (model.info().task == Task::causal_lm) return inputs;
+  inputs.rows = runtime.upload_vector(pooled_rows(model, batch), DType::i32);
+  inputs.classes = runtime.upload_vector(class_targets(batch, class_of_label), DType::i32);
+  return inputs;
+}
+
+std::vector<int64_t> signature(const BatchInputs& inputs) {
+  std::vector<int64_t> numbers;
+  const ModelBatch& b = inputs.batch;
+  for (const Tensor* tensor :
+       {&b.input_ids, &b.positions, &b.targets, &b.sequences.cu_seqlens, &b.source_ids,
+        &b.source_sequences.cu_seqlens, &inputs.rows, &inputs.classes}) {
+    numbers.push_back(static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor->data())));
+    numbers.push_back(*tensor ? tensor->count() : 0);
+  }
+  for (const Sequences* sequences : {&b.sequences, &b.source_sequences}) {
+    numbers.insert(numbers.end(), {sequences->count, sequences->max_length, sequences->tokens});
+  }
+  return numbers;
+}
+
+BatchLoss compute_batch(Runtime& runtime, Model& model, const BatchInputs& inputs,
+                        const ForwardOptions& options, uint64_t* dropout_sites) {
   Graph graph(runtime, options.graph);
-  const ModelBatch inputs = upload_batch(runtime, batch);
   const CrossEntropyOptions loss_options{.logit_scale = model.info().logit_scale,
                                          .grad_scale = options.grad_scale,
                                          .argmax = options.argmax};
   Stopwatch watch(runtime, options.times != nullptr);
   BatchLoss out;
   {
-    const Variable hidden = model.hidden_states(graph, inputs);
+    Variable hidden;
+    {
+      const ProfileRange range(runtime.ops(), "forward");
+      hidden = model.hidden_states(graph, inputs.batch);
+    }
     watch.lap(&BatchTimes::forward, options.times);
+    const ProfileRange range(runtime.ops(), "head");
     CrossEntropyResult result;
     if (model.info().task == Task::causal_lm) {
-      result = linear_cross_entropy(graph, hidden, model.head(), inputs.targets, loss_options);
+      result =
+          linear_cross_entropy(graph, hidden, model.head(), inputs.batch.targets, loss_options);
     } else {
-      const Tensor rows = runtime.upload_vector(pooled_rows(model, batch), DType::i32);
-      const Tensor labels =
-          runtime.upload_vector(class_targets(batch, options.class_of_label), DType::i32);
       const Variable logits =
-          linear(graph, gather_rows(graph, hidden, rows), model.head(), nullptr);
-      result = cross_entropy(graph, logits, labels, loss_options);
+          linear(graph, gather_rows(graph, hidden, inputs.rows), model.head(), nullptr);
+      result = cross_entropy(graph, logits, inputs.classes, loss_options);
     }
     out = {result.losses, result.argmax};
     watch.lap(&BatchTimes::head, options.times);
   }
-  if (options.graph.record) graph.backward();
+  if (options.graph.record) {
+    const ProfileRange range(runtime.ops(), "backward");
+    graph.backward();
+  }
   watch.lap(&BatchTimes::backward, options.times);
+  if (dropout_sites) *dropout_sites = graph.dropout_sites();
   return out;
+}
+
+BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
+                    const ForwardOptions& options) {
+  return compute_batch(runtime, model, upload_inputs(runtime, model, batch, options.class_of_label),
+                       options);
 }
 
 double sum_losses(std::span<const float> losses) {

@@ -12,6 +12,17 @@ namespace engine {
 // A host batch on the device.
 ModelBatch upload_batch(Runtime& runtime, const Batch& batch);
 
+// All that the computation of a batch reads besides the parameters.
+struct BatchInputs {
+  ModelBatch batch;
+  Tensor rows, classes;  // classification: i32 [S], token row that is classified, and its class
+};
+BatchInputs upload_inputs(Runtime& runtime, const Model& model, const Batch& batch,
+                          const std::vector<int32_t>* class_of_label = nullptr);
+// What a recording of the computation repeats: addresses and sizes of the inputs, and the numbers
+// that the host reads. Equal for two batches: their computations queue the same operations.
+std::vector<int64_t> signature(const BatchInputs& inputs);
+
 // Classification: token row of each sequence that is classified. The rightmost one whose id is not
 // the pad id, as in HF (models.md 1.6), or the last one when there is no pad id.
 std::vector<int32_t> pooled_rows(const Model& model, const Batch& batch);
@@ -29,7 +40,7 @@ struct BatchTimes {
 
 struct ForwardOptions {
   Graph::Options graph;
-  float grad_scale = 1.0f;  // gradient of each token's loss
+  kernels::Scalar<float> grad_scale = 1.0f;  // gradient of each token's loss
   bool argmax = false;
   // Classification: class of each label id of the batch; null = the label ids are the classes.
   const std::vector<int32_t>* class_of_label = nullptr;
@@ -37,6 +48,10 @@ struct ForwardOptions {
 };
 
 // Forward of a batch to its losses; with graph.record also backward into the parameter gradients.
+// `dropout_sites`: how many seeds of dropout it used.
+BatchLoss compute_batch(Runtime& runtime, Model& model, const BatchInputs& inputs,
+                        const ForwardOptions& options, uint64_t* dropout_sites = nullptr);
+// Uploads and computes.
 BatchLoss run_batch(Runtime& runtime, Model& model, const Batch& batch,
                     const ForwardOptions& options);
 

@@ -49,7 +49,9 @@ void TrainingRun::make_model() {
   runtime_.memory().reserve_arena(plan_.arena);
   model_->parameters().allocate(runtime_, setup_.precision, ParameterSet::Purpose::training);
   model_->prepare(runtime_, setup_.training_shape.max_positions);
-  optimizer_ = std::make_unique<AdamW>(runtime_, model_->parameters(), config_.optimizer);
+  optimizer_ = std::make_unique<AdamW>(runtime_, model_->parameters(), config_.optimizer,
+                                       config_.train.seed);
+  graphs_ = std::make_unique<StepGraphs>(runtime_, *model_, setup_.training_shape.step_graphs);
   if (resumed_) {
     restore_checkpoint(*resumed_, runtime_, *model_);
     optimizer_->set_steps(progress_.updates);
@@ -83,7 +85,9 @@ nlohmann::json TrainingRun::shaping_settings() const {
           {"train.micro_batch_rows", train.micro_batch_rows.value_or(0)},
           {"train.seed", train.seed},
           {"train.device", kernels::name_of(setup_.device.device)},  // other sums, other bits
-          {"train.precision", choice_name(train.precision)},
+          {"train.precision",
+           std::string(choice_name(train.precision)) +
+               (config_.optimizer.stochastic_rounding ? ", stochastic rounding" : "")},
           {"train.residual", choice_name(train.residual)},
           {"train.max_grad_norm", train.max_grad_norm},
           {"train.loss_reduction", choice_name(train.loss_reduction)},
@@ -189,10 +193,11 @@ void TrainingRun::print_banner() {
   const std::string yaml = to_yaml(request_.config);
   banner.config_sha = fmt::format("{:08x}", crc32c(yaml.data(), yaml.size()));
   if (resumed_) banner.resumed_step = resumed_->step;
-  const char* const precision = config_.train.precision == Precision::fp32 ? "fp32"
-                                : config_.train.precision == Precision::tf32
-                                    ? "fp32, products in tf32"
-                                    : "bf16 + fp32 master";
+  const char* const precision =
+      config_.train.precision == Precision::fp32   ? "fp32"
+      : config_.train.precision == Precision::tf32 ? "fp32, products in tf32"
+      : config_.optimizer.stochastic_rounding      ? "bf16, stochastic rounding"
+                                                   : "bf16 + fp32 master";
   banner.model = {
       .name = setup_.model_name + " (" + setup_.shape->info().architecture + ")",
       .num_params = setup_.shape->parameters().count(),

@@ -34,14 +34,21 @@ TensorToWrite state_tensor(Runtime& runtime, std::string name, const Tensor& ten
           }};
 }
 
-// The model files hold the exact master only in fp32.
+// The parameter that is trained: its bf16 value where it has no master.
+const Tensor& trained(const Parameter& parameter) {
+  return parameter.master ? parameter.master : parameter.value;
+}
+
+// The model files hold it exactly in fp32, and a bf16 value also in bf16.
 bool stored_exactly(const Parameter& parameter, const ModelFiles& files) {
   return std::all_of(
       parameter.parts.begin(), parameter.parts.end(), [&](const ParameterPart& part) {
-        if (files.forced_dtype) return *files.forced_dtype == FileDtype::f32;
         const auto known = files.stored.find(part.name);
-        return (known != files.stored.end() ? known->second.dtype : files.fallback_dtype) ==
-               FileDtype::f32;
+        const FileDtype dtype = files.forced_dtype           ? *files.forced_dtype
+                                : known != files.stored.end() ? known->second.dtype
+                                                              : files.fallback_dtype;
+        return dtype == FileDtype::f32 ||
+               (dtype == FileDtype::bf16 && trained(parameter).dtype() == DType::bf16);
       });
 }
 
@@ -112,7 +119,7 @@ uint64_t save_checkpoint(const fs::path& output_dir, int64_t step, Runtime& runt
   for (const auto& p : model.parameters()) {
     if (!p->trainable) continue;
     if (!stored_exactly(*p, files)) {
-      state.push_back(state_tensor(runtime, "master/" + p->name(), p->master));
+      state.push_back(state_tensor(runtime, "master/" + p->name(), trained(*p)));
     }
     state.push_back(state_tensor(runtime, "m/" + p->name(), p->m));
     state.push_back(state_tensor(runtime, "v/" + p->name(), p->v));
@@ -200,12 +207,18 @@ void restore_checkpoint(const FoundCheckpoint& found, Runtime& runtime, Model& m
     }
     std::vector<float> values(static_cast<size_t>(tensor.count()));
     to_float32(entry->dtype, entry->data, values.size(), values.data());
-    runtime.upload(tensor, values.data());
+    if (tensor.dtype() == DType::f32) {
+      runtime.upload(tensor, values.data());
+    } else {
+      std::vector<kernels::BFloat16> rounded(values.begin(), values.end());
+      runtime.upload(tensor, rounded.data());
+    }
     return true;
   };
   for (const auto& p : model.parameters()) {
     if (!p->trainable) continue;
-    if (restore("master/" + p->name(), p->master, false) && p->value.dtype() == DType::bf16) {
+    if (restore("master/" + p->name(), trained(*p), false) && p->master &&
+        p->value.dtype() == DType::bf16) {
       runtime.ops().cast(runtime.stream(), {.x = p->master.data(),
                                             .out = p->value.data(),
                                             .count = p->count(),

@@ -225,12 +225,26 @@ int64_t longest_sequence(const TrainConfig& config, const RunSetup& setup) {
   return longest;
 }
 
+// Recording pays where a launch takes the host longer than the device: not on the software GPU,
+// unless asked for.
+bool wants_step_graphs(const RunConfig& train, const kernels::Stream& device) {
+  if (train.cuda_graph == Toggle::automatic) return device.device == kernels::DeviceType::cuda;
+  if (train.cuda_graph == Toggle::off) return false;
+  if (!kernels::operations(device).can_record) {
+    throw Error(ExitCode::usage, "DEV-GRAPH",
+                "train.cuda_graph=true: " + name_of(device) + " records nothing")
+        .why("operations of the CPU run as they are called: there are no launches to save")
+        .fix("train.cuda_graph=auto, or --device cuda (train.device=cuda)");
+  }
+  return true;
+}
+
 }  // namespace
 
 RunSetup prepare_run(const TrainConfig& config) {
   RunSetup setup;
   setup.config = config;
-  setup.precision = precision_policy(config.train);
+  setup.precision = precision_policy(config);
   setup.recompute = recompute_policy(config.train);
   setup.device = choose_device(config.train.device);
 
@@ -345,6 +359,7 @@ RunSetup prepare_run(const TrainConfig& config) {
       .evaluation = setup.validation ? largest_shape(*setup.validation) : BatchShape{},
       .max_positions = longest_sequence(config, setup),
       .optimizer = config.optimizer,
+      .step_graphs = wants_step_graphs(config.train, setup.device),
       .device = setup.device.device};
   if (config.train.sample.every > 0) add_samples(config, setup);
   return setup;

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "engine/core/device.h"
+#include "engine/core/profile_range.h"
 #include "engine/train/nonfinite.h"
 #include "engine/train/report/flops.h"
 #include "engine/train/report/format.h"
@@ -133,7 +134,23 @@ double TrainingRun::flops_of(const std::vector<Batch>& batches) const {
                     lengths);
 }
 
+// Who asked for recordings should know that there are none.
+void TrainingRun::warn_of_eager_graphs() {
+  constexpr int64_t kPatience = 64;
+  const StepGraphs::Counts& counts = graphs_->counts();
+  if (warned_of_graphs_ || config_.train.cuda_graph != Toggle::on || counts.recorded > 0 ||
+      counts.eager < kPatience) {
+    return;
+  }
+  warned_of_graphs_ = true;
+  console_.print(fmt::format(
+      "warn    train.cuda_graph=true, but none of the first {} micro-batches had a shape that came "
+      "back: nothing is recorded. data.packing=stream, or rows of one length, make such",
+      counts.eager));
+}
+
 void TrainingRun::run_step() {
+  const ProfileRange range(runtime_.ops(), "step", progress_.step + 1);
   const auto step_start = TrainingClock::now();
   const int64_t first = static_cast<int64_t>(progress_.position.index);
   const int64_t count = std::min(config_.train.accumulation, batches_per_epoch_ - first);
@@ -160,20 +177,25 @@ void TrainingRun::run_step() {
     const Batch& batch = batches[micro];
     if (batch.num_tokens() == 0) continue;
     const ForwardOptions options = forward_options(micro, denominator, batches);
-    const BatchLoss result = run_batch(runtime_, *model_, batch, options);
+    const ProfileRange range(runtime_.ops(), "micro-batch", micro);
+    const BatchLoss result = graphs_->run(batch, options);
     runtime_.download_later(result.losses, next_loss);
     losses.push_back({{next_loss, static_cast<size_t>(result.losses.count())},
-                      static_cast<double>(options.grad_scale)});
+                      static_cast<double>(options.grad_scale.value)});
     next_loss += result.losses.count();
     trained += trained_labels(*model_, batch);
     progress_.rows += batch.num_sequences();
   }
-  const AdamW::Norm norm = optimizer_->measure(static_cast<float>(config_.train.max_grad_norm));
+  const AdamW::Norm norm = [&] {
+    const ProfileRange range(runtime_.ops(), "gradient norm");
+    return optimizer_->measure(static_cast<float>(config_.train.max_grad_norm));
+  }();
   double loss = 0;
   for (const Losses& part : losses) loss += sum_losses(part.values) * part.scale;
   const double lr = config_.optimizer.lr * schedule_->multiplier(progress_.step);
   const bool finite = std::isfinite(loss) && std::isfinite(norm.norm);
   if (finite) {
+    const ProfileRange range(runtime_.ops(), "optimizer");
     optimizer_->step(lr);
     ++progress_.updates;
   } else {
@@ -276,6 +298,7 @@ ExitCode TrainingRun::run() {
   if (progress_.best.should_stop()) stopped_by = "early_stopping";
   while (progress_.step < total_steps_ && stopped_by == "end") {
     run_step();
+    warn_of_eager_graphs();
     const bool last = progress_.step == total_steps_;
     const int signal = InterruptGuard::requested();
     console_.progress({.step = progress_.step,

@@ -8,6 +8,7 @@
 
 #include "engine/config/print.h"
 #include "engine/core/file_io.h"
+#include "engine/core/profile_range.h"
 #include "engine/evaluate/evaluator.h"
 #include "engine/generate/generator.h"
 
@@ -81,6 +82,7 @@ bool TrainingRun::evaluation_due() const {
 }
 
 void TrainingRun::evaluate_now() {
+  const ProfileRange range(runtime_.ops(), "evaluation");
   EvalRecord record = evaluate(
       runtime_, *model_, *setup_.validation,
       {.precision = setup_.precision,
@@ -118,6 +120,7 @@ void TrainingRun::evaluate_now() {
 }
 
 void TrainingRun::sample_now() {
+  const ProfileRange range(runtime_.ops(), "samples");
   const auto start = TrainingClock::now();
   const std::vector<GenerationResult> results =
       generate(runtime_, *model_, setup_.precision, setup_.training_shape.samples,
@@ -137,6 +140,7 @@ void TrainingRun::sample_now() {
 }
 
 void TrainingRun::save_now() {
+  const ProfileRange range(runtime_.ops(), "checkpoint");
   const auto start = TrainingClock::now();
   trainer_state_.fields = {.global_step = progress_.step,
                            .epoch = epoch(),
@@ -175,6 +179,12 @@ void TrainingRun::save_now() {
 }
 
 void TrainingRun::finish(const std::string& stopped_by) {
+  if (graphs_->enabled()) {
+    const StepGraphs::Counts& counts = graphs_->counts();
+    console_.print(fmt::format("graphs  {} of {} micro-batches were replays of {} recordings",
+                               counts.replayed, counts.eager + counts.recorded + counts.replayed,
+                               counts.recorded));
+  }
   RunSummary summary;
   SummaryRecord& record = summary.record;
   const auto mean = [](const std::vector<double>& values) -> std::optional<double> {

@@ -16,6 +16,7 @@
 
 #include "engine/data/batch_iterator.h"
 #include "engine/optim/schedule.h"
+#include "engine/step/step_graphs.h"
 #include "engine/train/report/metrics.h"
 #include "engine/train/report/tfevents.h"
 #include "engine/train/report/trainer_state.h"
@@ -61,6 +62,7 @@ class TrainingRun {
   double step_denominator(const std::vector<Batch>& batches) const;
   ForwardOptions forward_options(int micro_batch, double denominator,
                                  const std::vector<Batch>& batches) const;
+  void warn_of_eager_graphs();
   void handle_nonfinite(const std::vector<Batch>& batches, double denominator, double loss,
                         double norm);
   void log_step();
@@ -82,6 +84,7 @@ class TrainingRun {
   PinnedBuffer step_losses_;  // of all tokens of a step, as they arrive from the device
   std::unique_ptr<Model> model_;
   std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<StepGraphs> graphs_;
   std::unique_ptr<Schedule> schedule_;
   MemoryPlan plan_;
   TrainProgress progress_;
@@ -107,6 +110,7 @@ class TrainingRun {
   double train_flops_ = 0;
   double train_seconds_ = 0, eval_seconds_ = 0, checkpoint_seconds_ = 0, data_seconds_ = 0;
   int64_t saved_step_ = -1, evaluated_step_ = -1;
+  bool warned_of_graphs_ = false;
 };
 
 }  // namespace engine

@@ -45,7 +45,7 @@ struct AttentionShape {
   // Dropout on P from the counter-based generator of dropout.h, index =
   // (h * total_q + query token) * 2^20 + j; 0 = none.
   float dropout_p = 0.0f;
-  uint64_t dropout_seed = 0;
+  Scalar<uint64_t> dropout_seed;
   DType dtype = DType::f32;  // of q, k, v, out and their gradients
 };
 

@@ -25,7 +25,7 @@ struct LinearCrossEntropy {
   const void* weight = nullptr;      // [vocab_size, hidden_size] compute dtype
   const int32_t* targets = nullptr;  // [tokens], kIgnoreIndex or in [0, vocab_size)
   float logit_scale = 1.0f;
-  float grad_scale = 1.0f;
+  Scalar<float> grad_scale = 1.0f;
   int64_t chunk_rows = 0;     // 0 = linear_cross_entropy_chunk_rows()
   float* losses = nullptr;    // [tokens]
   int32_t* argmax = nullptr;  // [tokens] or null: predicted id (-1 on ignored rows)
@@ -47,7 +47,7 @@ struct CrossEntropy {
   float* logits = nullptr;  // [rows, classes] row stride `stride`; becomes dlogits when d_logits
   int64_t stride = 0;
   const int32_t* targets = nullptr;
-  float grad_scale = 1.0f;
+  Scalar<float> grad_scale = 1.0f;
   float* losses = nullptr;    // [rows]
   int32_t* argmax = nullptr;  // [rows] or null
   bool d_logits = false;      // overwrite logits by their gradient

@@ -15,7 +15,7 @@ struct Dropout {
   const void* x = nullptr;
   void* y = nullptr;  // may be x
   float p = 0.0f;     // probability of dropping, 0 <= p < 1
-  uint64_t seed = 0;
+  Scalar<uint64_t> seed;
   uint64_t offset = 0;  // index of x[0]
   DType dtype = DType::f32;
 };

@@ -56,10 +56,12 @@ struct Operations {
   size_t (*linear_cross_entropy_workspace)(const LinearCrossEntropy&);  // pointers are not read
   void (*cross_entropy)(Stream, const CrossEntropy&);
 
+  // The table of segments that the next two read: made once, in device memory of that size.
+  size_t (*optimizer_table_bytes)(int num_segments);
+  void (*make_optimizer_table)(Stream, const OptimizerTable&);
   void (*global_norm)(Stream, const GlobalNorm&);
   size_t (*global_norm_workspace)(int64_t total_count, int num_segments);
   void (*adamw)(Stream, const AdamW&);
-  size_t (*adamw_workspace)(int num_segments);
 
   void (*add)(Stream, const Add&);
   void (*cast)(Stream, const Cast&);
@@ -85,6 +87,31 @@ struct Operations {
   // A queue of its own for Stream::handle (null where operations run at once), and its end.
   void* (*create_stream)(Stream);
   void (*destroy_stream)(Stream);
+
+  // A mark in the queue: wait_event returns when all that was queued before the last record_event
+  // is done.
+  void* (*create_event)(Stream);
+  void (*record_event)(Stream, void* event);
+  void (*wait_event)(Stream, void* event);
+  void (*destroy_event)(Stream, void* event);
+
+  // Operations between begin_recording and end_recording are not run but noted, with their
+  // arguments as they are (see Scalar of types.h), and run by each replay, in order. What a stream
+  // cannot note, and fails on with std::logic_error: anything the host waits for, and copies from
+  // or to the host. Devices that cannot record at all fail with begin_recording. cancel_recording
+  // ends one that failed; it never throws.
+  bool can_record;
+  void (*begin_recording)(Stream);
+  void* (*end_recording)(Stream);
+  void (*cancel_recording)(Stream);
+  void (*replay)(Stream, void* recording);
+  void (*release_recording)(Stream, void* recording);  // when its replays are done
+
+  // Names what this thread queues until end_range, for profilers. Ranges nest. Cheap when nobody
+  // listens; nothing at all on the CPU.
+  void (*begin_range)(const char* name);
+  void (*end_range)();
+
   // Devices of this type on this machine. Never throws: what is wrong is in the answer.
   DeviceCount (*count_devices)();
   DeviceInfo (*device_info)(Stream);

@@ -66,6 +66,25 @@ struct Stream {
   DeviceType planned = DeviceType::cpu;
 };
 
+// A number that an operation is given: the value itself, or where in device memory it lies when the
+// operation runs. What is recorded (Operations::begin_recording) repeats the address and reads what
+// is there then; a value would be repeated.
+template <typename T>
+struct Scalar {
+  T value{};
+  const T* memory = nullptr;  // of the device; counts where it is set
+
+  constexpr Scalar() = default;
+  constexpr Scalar(T known) : value(known) {}  // NOLINT: `.seed = 5`
+  static constexpr Scalar at(const T* memory) {
+    Scalar scalar;
+    scalar.memory = memory;
+    return scalar;
+  }
+  // Of devices that compute in the host's memory.
+  constexpr T get() const { return memory ? *memory : value; }
+};
+
 // Contract violations are bugs of the caller (engine code), never of the user.
 inline void require(bool condition, const char* message) {
   if (!condition) throw std::logic_error(message);

@@ -119,7 +119,7 @@ void round_weights(const AttentionShape& shape, uint64_t first_index, float* wei
   for (int64_t j = 0; j < kTile; ++j) {
     if (shape.dropout_p == 0.0f) break;
     const auto index = first_index + static_cast<uint64_t>(j);
-    const bool kept = philox_uniform(shape.dropout_seed, index) >= shape.dropout_p;
+    const bool kept = philox_uniform(shape.dropout_seed.get(), index) >= shape.dropout_p;
     weights[j] *= kept ? 1.0f / (1.0f - shape.dropout_p) : 0.0f;
   }
   for (int64_t j = 0; j < kTile; j += 16) store(weights + j, round_to<T>(load(weights + j)));

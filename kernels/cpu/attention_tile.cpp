@@ -105,6 +105,7 @@ void draw_dropout(const AttentionShape& shape, int64_t head, int64_t query_token
   // Index (row of P) · 2^20 + key: four neighbouring keys share the counter index / 4.
   const uint64_t first_row = static_cast<uint64_t>(head * shape.total_q + query_token);
   const F32x16 kept = splat(1.0f / (1.0f - shape.dropout_p));
+  const uint64_t seed = shape.dropout_seed.get();
   for (int64_t lane = 0; lane < lanes; lane += 16) {
     U32x16 row_low, row_high;
     for (int i = 0; i < 16; ++i) {
@@ -115,8 +116,8 @@ void draw_dropout(const AttentionShape& shape, int64_t head, int64_t query_token
     for (int64_t row = 0; row < rows; row += 4) {
       U32x16 c0 = row_low + static_cast<uint32_t>((key + row) / 4);
       U32x16 c1 = row_high, c2 = {}, c3 = {};
-      uint32_t k0 = static_cast<uint32_t>(shape.dropout_seed);
-      uint32_t k1 = static_cast<uint32_t>(shape.dropout_seed >> 32);
+      uint32_t k0 = static_cast<uint32_t>(seed);
+      uint32_t k1 = static_cast<uint32_t>(seed >> 32);
       for (int round = 0; round < 10; ++round) {  // as philox4x32 of dropout.h
         const Words p0 = multiply_wide(c0, 0xD2511F53u);
         const Words p1 = multiply_wide(c2, 0xCD9E8D57u);

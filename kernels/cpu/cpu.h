@@ -30,7 +30,6 @@ void cross_entropy(Stream, const CrossEntropy&);
 void global_norm(Stream, const GlobalNorm&);
 size_t global_norm_workspace(int64_t total_count, int num_segments);
 void adamw(Stream, const AdamW&);
-size_t adamw_workspace(int num_segments);
 void add(Stream, const Add&);
 void cast(Stream, const Cast&);
 void find_nonfinite(Stream, const FindNonfinite&);

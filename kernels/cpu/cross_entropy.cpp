@@ -172,7 +172,7 @@ void linear_cross_entropy(Stream stream, const LinearCrossEntropy& p) {
         p.losses[row] = loss_of(softmax, z[target], p.logit_scale);
         if (p.argmax) p.argmax[row] = static_cast<int32_t>(softmax.argmax);
         if (backward) {
-          logits_gradient(z, p.vocab_size, target, softmax, p.logit_scale, p.grad_scale,
+          logits_gradient(z, p.vocab_size, target, softmax, p.logit_scale, p.grad_scale.get(),
                           reinterpret_cast<T*>(z));
         }
       });
@@ -225,7 +225,7 @@ void cross_entropy(Stream, const CrossEntropy& p) {
     const Softmax softmax = softmax_of_row(z, p.classes, 1.0f);
     p.losses[row] = loss_of(softmax, z[target], 1.0f);
     if (p.argmax) p.argmax[row] = static_cast<int32_t>(softmax.argmax);
-    if (p.d_logits) logits_gradient(z, p.classes, target, softmax, 1.0f, p.grad_scale, z);
+    if (p.d_logits) logits_gradient(z, p.classes, target, softmax, 1.0f, p.grad_scale.get(), z);
   });
 }
 

@@ -1,7 +1,10 @@
 // Both operations are bound by memory. Bytes per parameter:
 //   global_norm   4 read
 //   adamw        16 read (master, gradient, m, v) + 16 written (the same, gradient as zero);
-//                12 written when gradients are kept; 2 more written for a bf16 copy
+//                12 written when gradients are kept; 2 more written for a bf16 copy. Without a
+//                master 14 and 14
+//
+// This file is compiled without fused operations: the contract has every product rounded.
 #include "kernels/api/optimizer.h"
 
 #include <algorithm>
@@ -11,6 +14,7 @@
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/philox.h"
 
 namespace engine::kernels::cpu {
 namespace {
@@ -65,23 +69,63 @@ struct Step {
   float step_size;       // lr / (1 - β1ᵗ)
   float inverse_scale2;  // 1 / sqrt(1 - β2ᵗ)
   float eps, grad_scale;
+  uint64_t rounding_key;
 };
+
+// One vector of parameters. Fields of the moments are updated in memory.
+template <typename Lanes>
+ENGINE_INLINE F32x16 updated(F32x16 p, const TensorSegment& tensor, int64_t i, const Step& step,
+                             float decay, bool zero_grad, Lanes lanes) {
+  const F32x16 g = load(tensor.grad + i, lanes) * step.grad_scale;
+  const F32x16 m = step.beta1 * load(tensor.m + i, lanes) + step.one_minus_beta1 * g;
+  const F32x16 v = step.beta2 * load(tensor.v + i, lanes) + step.one_minus_beta2 * g * g;
+  const F32x16 denominator = square_root(v) * step.inverse_scale2 + step.eps;
+  store(tensor.m + i, m, lanes);
+  store(tensor.v + i, v, lanes);
+  if (zero_grad) store(tensor.grad + i, splat(0.0f), lanes);
+  return p * decay - step.step_size * (m / denominator);
+}
 
 template <bool write_value>
 void update(const TensorSegment& tensor, int64_t begin, int64_t end, const Step& step, float decay,
             bool zero_grad) {
   for_vectors(end - begin, [&](int64_t k, auto lanes) {
     const int64_t i = begin + k;
-    const F32x16 g = load(tensor.grad + i, lanes) * step.grad_scale;
-    const F32x16 m = step.beta1 * load(tensor.m + i, lanes) + step.one_minus_beta1 * g;
-    const F32x16 v = step.beta2 * load(tensor.v + i, lanes) + step.one_minus_beta2 * g * g;
-    const F32x16 denominator = square_root(v) * step.inverse_scale2 + step.eps;
-    const F32x16 p = load(tensor.master + i, lanes) * decay - step.step_size * (m / denominator);
-    store(tensor.m + i, m, lanes);
-    store(tensor.v + i, v, lanes);
+    const F32x16 p =
+        updated(load(tensor.master + i, lanes), tensor, i, step, decay, zero_grad, lanes);
     store(tensor.master + i, p, lanes);
     if (write_value) store(tensor.value_bf16 + i, p, lanes);
-    if (zero_grad) store(tensor.grad + i, splat(0.0f), lanes);
+  });
+}
+
+// As round_stochastically of the contract; `random` below 65536.
+ENGINE_INLINE U16x16 round_stochastically(F32x16 x, U32x16 random) {
+  const U32x16 bits = float_to_bits(x);
+  const U32x16 quiet_nan = (bits >> 16) | 0x40u;
+  return narrow((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : (bits + random) >> 16);
+}
+ENGINE_INLINE void store_bits(BFloat16* p, U16x16 bits, AllLanes) {
+  std::memcpy(p, &bits, sizeof bits);
+}
+ENGINE_INLINE void store_bits(BFloat16* p, U16x16 bits, FirstLanes lanes) {
+  std::memcpy(p, &bits, static_cast<size_t>(lanes.count) * sizeof(BFloat16));
+}
+
+// Without a master. A piece begins where a block of random numbers does.
+void update_rounding(const TensorSegment& tensor, int64_t begin, int64_t end, const Step& step,
+                     float decay, bool zero_grad) {
+  static_assert(kPiece % kPhiloxBlock == 0);
+  require(tensor.first_index % kPhiloxBlock == 0, "optimizer: first_index, not a multiple of 64");
+  PhiloxWords words{};
+  for_vectors(end - begin, [&](int64_t k, auto lanes) {
+    const int64_t i = begin + k;
+    if (k % kPhiloxBlock == 0) {
+      words = philox_words(step.rounding_key, static_cast<uint64_t>(tensor.first_index + i) / 4);
+    }
+    const F32x16 p =
+        updated(load(tensor.value_bf16 + i, lanes), tensor, i, step, decay, zero_grad, lanes);
+    const U32x16 random = words.vector[k % kPhiloxBlock / kLanes] >> 16;
+    store_bits(tensor.value_bf16 + i, round_stochastically(p, random), lanes);
   });
 }
 
@@ -109,10 +153,6 @@ void global_norm(Stream, const GlobalNorm& p) {
   p.out[1] = p.max_norm <= 0 || coefficient >= 1.0 ? 1.0f : static_cast<float>(coefficient);
 }
 
-size_t adamw_workspace(int) {
-  return 0;
-}
-
 void adamw(Stream, const AdamW& p) {
   require(p.step >= 1, "adamw: steps count from 1");
   const double correction1 = 1.0 - std::pow(p.beta1, p.step);
@@ -126,11 +166,15 @@ void adamw(Stream, const AdamW& p) {
       .inverse_scale2 = static_cast<float>(1.0 / std::sqrt(correction2)),
       .eps = static_cast<float>(p.eps),
       .grad_scale = p.grad_scale != nullptr ? *p.grad_scale : 1.0f,
+      .rounding_key = rounding_key(p.rounding_seed, p.step),
   };
+  const bool masters = has_masters(p);
   for_all_pieces(p.segments, p.num_segments,
                  [&](int64_t, const TensorSegment& segment, int64_t begin, int64_t end) {
                    const float decay = static_cast<float>(1.0 - p.lr * segment.weight_decay);
-                   if (segment.value_bf16 != nullptr) {
+                   if (!masters) {
+                     update_rounding(segment, begin, end, step, decay, p.zero_grad);
+                   } else if (segment.value_bf16 != nullptr) {
                      update<true>(segment, begin, end, step, decay, p.zero_grad);
                    } else {
                      update<false>(segment, begin, end, step, decay, p.zero_grad);

@@ -20,6 +20,17 @@ void* allocate_pinned(Stream stream, size_t bytes);
 void release_pinned(Stream stream, void* data);
 void* create_stream(Stream stream);
 void destroy_stream(Stream stream);
+void* create_event(Stream stream);
+void record_event(Stream stream, void* event);
+void wait_event(Stream stream, void* event);
+void destroy_event(Stream stream, void* event);
+void begin_recording(Stream stream);
+void* end_recording(Stream stream);
+void cancel_recording(Stream stream);
+void replay(Stream stream, void* recording);
+void release_recording(Stream stream, void* recording);
+void begin_range(const char* name);
+void end_range();
 DeviceCount count_devices();
 DeviceInfo device_info(Stream stream);
 // Streaming multiprocessors, and compute capability as 10 * major + minor.
@@ -57,10 +68,11 @@ void linear_cross_entropy(Stream stream, const LinearCrossEntropy& arguments);
 size_t linear_cross_entropy_workspace(const LinearCrossEntropy& arguments);
 void cross_entropy(Stream stream, const CrossEntropy& arguments);
 
+size_t optimizer_table_bytes(int num_segments);
+void make_optimizer_table(Stream stream, const OptimizerTable& arguments);
 void global_norm(Stream stream, const GlobalNorm& arguments);
 size_t global_norm_workspace(int64_t total_count, int num_segments);
 void adamw(Stream stream, const AdamW& arguments);
-size_t adamw_workspace(int num_segments);
 
 void add(Stream stream, const Add& arguments);
 void cast(Stream stream, const Cast& arguments);

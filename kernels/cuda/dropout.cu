@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(kThreads) dropout_kernel(const Drop p) {
   const int64_t begin = static_cast<int64_t>(4 * counter - d.offset);
   if (begin >= d.count) return;
   const float scale = 1.0f / (1.0f - d.p);
+  const uint64_t seed = read(d.seed);
   const T* const x = static_cast<const T*>(d.x) + begin;
   T* const y = static_cast<T*>(d.y) + begin;
   const bool whole = p.aligned && begin + 8 <= d.count;
@@ -40,7 +41,7 @@ __global__ void __launch_bounds__(kThreads) dropout_kernel(const Drop p) {
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const Philox4 words = philox4x32(d.seed, counter + static_cast<uint64_t>(half));
+    const Philox4 words = philox4x32(seed, counter + static_cast<uint64_t>(half));
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       float& value = values[4 * half + j];

@@ -1,4 +1,6 @@
 // Memory, copies and properties of a CUDA device.
+#include <nvtx3/nvToolsExt.h>
+
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/device/launch.h"
 
@@ -13,6 +15,15 @@ int attribute(const Stream& stream, cudaDeviceAttr which) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, which, stream.device_index), "cudaDeviceGetAttribute");
   return value;
+}
+
+// A graph would repeat the copy with whatever the host's memory holds then, and a wait fails.
+void require_not_recording(const Stream& stream, const char* what) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(native(stream), &status), "cudaStreamIsCapturing");
+  if (status != cudaStreamCaptureStatusNone) {
+    throw std::logic_error(std::string(what) + ": not while the stream records");
+  }
 }
 
 }  // namespace
@@ -44,6 +55,7 @@ void copy(Stream stream, void* to, const void* from, size_t bytes) {
 }
 
 void copy_to_device(Stream stream, void* to, const void* from, size_t bytes) {
+  require_not_recording(stream, "copy_to_device");
   if (!bytes) return;
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, native(stream)),
         "cudaMemcpyAsync, host to device");
@@ -55,12 +67,14 @@ void copy_to_host(Stream stream, void* to, const void* from, size_t bytes) {
 }
 
 void copy_to_host_async(Stream stream, void* to, const void* from, size_t bytes) {
+  require_not_recording(stream, "a copy to the host");
   if (!bytes) return;
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, native(stream)),
         "cudaMemcpyAsync, device to host");
 }
 
 void synchronize(Stream stream) {
+  require_not_recording(stream, "waiting for the device");
   check(cudaStreamSynchronize(native(stream)), "cudaStreamSynchronize");
 }
 
@@ -90,6 +104,66 @@ void* create_stream(Stream stream) {
 
 void destroy_stream(Stream stream) {
   if (stream.handle) cudaStreamDestroy(native(stream));
+}
+
+void* create_event(Stream stream) {
+  check(cudaSetDevice(stream.device_index), "cudaSetDevice");
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  return event;
+}
+
+void record_event(Stream stream, void* event) {
+  check(cudaEventRecord(static_cast<cudaEvent_t>(event), native(stream)), "cudaEventRecord");
+}
+
+void wait_event(Stream, void* event) {
+  check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "cudaEventSynchronize");
+}
+
+void destroy_event(Stream, void* event) {
+  if (event) cudaEventDestroy(static_cast<cudaEvent_t>(event));
+}
+
+// Only this thread's calls are watched for what a capture forbids: others may go on.
+void begin_recording(Stream stream) {
+  require_not_recording(stream, "begin_recording");
+  check(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal),
+        "cudaStreamBeginCapture");
+}
+
+void* end_recording(Stream stream) {
+  cudaGraph_t graph = nullptr;
+  check(cudaStreamEndCapture(native(stream), &graph), "cudaStreamEndCapture");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  check(status, "cudaGraphInstantiate");
+  return executable;
+}
+
+void cancel_recording(Stream stream) {
+  cudaGraph_t graph = nullptr;
+  cudaStreamEndCapture(native(stream), &graph);
+  if (graph) cudaGraphDestroy(graph);
+  cudaGetLastError();  // reported where it happened
+}
+
+void replay(Stream stream, void* recording) {
+  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording), native(stream)),
+        "cudaGraphLaunch");
+}
+
+void release_recording(Stream, void* recording) {
+  if (recording) cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recording));
+}
+
+void begin_range(const char* name) {
+  nvtxRangePushA(name);
+}
+
+void end_range() {
+  nvtxRangePop();
 }
 
 DeviceCount count_devices() {

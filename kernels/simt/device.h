@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/simt/machine.h"
+#include "kernels/simt/stream.h"
 
 #define __global__
 #define __device__

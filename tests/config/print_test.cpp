@@ -98,9 +98,9 @@ TEST(ConfigSchema, HasEveryField) {
   }
   {
     [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14, f15, f16,
-                            f17, f18, f19, f20, f21, f22, f23, f24, f25, f26, f27, f28, f29] =
+                            f17, f18, f19, f20, f21, f22, f23, f24, f25, f26, f27, f28, f29, f30] =
         c.train;
-    EXPECT_EQ(count["train"], 29u - 2);  // early_stopping and sample are sections
+    EXPECT_EQ(count["train"], 30u - 2);  // early_stopping and sample are sections
   }
   {
     [[maybe_unused]] auto& [f1, f2] = c.train.early_stopping;
@@ -111,8 +111,8 @@ TEST(ConfigSchema, HasEveryField) {
     EXPECT_EQ(count["train.sample"], 3u);
   }
   {
-    [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6] = c.optimizer;
-    EXPECT_EQ(count["optimizer"], 6u);
+    [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7] = c.optimizer;
+    EXPECT_EQ(count["optimizer"], 7u);
   }
   {
     [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8, f9] = c.schedule;

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <memory>
 
@@ -68,10 +70,18 @@ struct Tensors {
   std::vector<TensorSegment> segments;
 };
 
+struct Table : DeviceArray {
+  Table(const Operations& ops, Stream stream, const TensorSegment* segments, int num_segments)
+      : DeviceArray(stream, DType::u8,
+                    static_cast<int64_t>(ops.optimizer_table_bytes(num_segments))) {
+    ops.make_optimizer_table(stream,
+                             {.segments = segments, .num_segments = num_segments, .table = data()});
+  }
+};
+
 void adamw(const Operations& ops, Stream stream, AdamW arguments) {
-  DeviceArray workspace(stream, DType::u8,
-                        static_cast<int64_t>(ops.adamw_workspace(arguments.num_segments)));
-  arguments.workspace = workspace.data();
+  const Table table(ops, stream, arguments.segments, arguments.num_segments);
+  arguments.table = table.data();
   ops.adamw(stream, arguments);
 }
 
@@ -197,6 +207,132 @@ TEST_P(OptimizerTest, AnyAlignmentGivesTheSameNumbers) {
   expect_close(results[1], DType::f32, results[0], results[0], "master");
 }
 
+// Every product and sum of the contract is rounded by itself, so devices do not differ.
+TEST_P(OptimizerTest, AdamWHasTheBitsOfTheCpu) {
+  const Stream cpu{.device = DeviceType::cpu};
+  const std::vector<int64_t> counts = {1, 63, 1000, 16385};
+  for (const bool masters : {true, false}) {
+    std::vector<Bytes> results[2];
+    for (const int here : {0, 1}) {
+      const Stream on = here ? stream() : cpu;
+      Random random(6);
+      Tensors tensors(on, counts, random, true);
+      int64_t first_index = 0;
+      for (TensorSegment& segment : tensors.segments) {
+        segment.first_index = first_index;
+        first_index += (segment.count + 63) / 64 * 64;
+        if (!masters) segment.master = nullptr;
+      }
+      const DeviceArray scale(on, DType::f32, Values{0.7});
+      for (int64_t t : {1, 2, 900}) {
+        adamw(operations(on), on,
+              {.segments = tensors.segments.data(),
+               .num_segments = tensors.count(),
+               .lr = 3e-3,
+               .step = t,
+               .grad_scale = scale.as<float>(),
+               .zero_grad = false,
+               .rounding_seed = 5});
+      }
+      for (const auto& array : tensors.arrays) results[here].push_back(array->bytes());
+    }
+    for (size_t i = 0; i < results[0].size(); ++i) {
+      EXPECT_TRUE(results[0][i] == results[1][i]) << "array " << i << ", masters " << masters;
+    }
+  }
+}
+
+// A parameter of bf16 alone is what fp32 arithmetic gives, rounded as the contract says.
+TEST_P(OptimizerTest, WithoutAMasterIsRoundedStochastically) {
+  constexpr int64_t kCount = 9001, kFirst = 64 * 1000;
+  constexpr uint64_t kSeed = 77;
+  for (const int64_t t : {1, 5}) {
+    Random random(7);
+    Values p = random.normal(kCount, DType::bf16);
+    p[11] = INFINITY;
+    p[12] = NAN;
+    const Values g = random.normal(kCount, DType::f32, 0.3);
+    const Values m = random.normal(kCount, DType::f32, 0.1);
+    const Values v = random.uniform(kCount, DType::f32, 0.0, 0.1);
+    Values exact, rounded_bits;
+    for (const bool master : {true, false}) {
+      const DeviceArray fp32(stream(), DType::f32, p), bf16(stream(), DType::bf16, p);
+      const DeviceArray grad(stream(), DType::f32, g), first(stream(), DType::f32, m),
+          second(stream(), DType::f32, v);
+      const TensorSegment segment = {.master = master ? fp32.as<float>() : nullptr,
+                                     .value_bf16 = bf16.as<BFloat16>(),
+                                     .grad = grad.as<float>(),
+                                     .m = first.as<float>(),
+                                     .v = second.as<float>(),
+                                     .count = kCount,
+                                     .weight_decay = 0.1f,
+                                     .first_index = kFirst};
+      adamw(
+          ops(), stream(),
+          {.segments = &segment, .num_segments = 1, .lr = 1e-2, .step = t, .rounding_seed = kSeed});
+      (master ? exact : rounded_bits) = (master ? fp32 : bf16).values();
+      if (!master) expect_equal(grad.values(), Values(kCount), "gradients are zeroed");
+    }
+    int64_t away = 0;
+    double mean = 0, variance = 0;
+    for (int64_t i = 0; i < kCount; ++i) {
+      const Philox4 draw =
+          philox4x32(rounding_key(kSeed, t), static_cast<uint64_t>(kFirst + i) / 4);
+      BFloat16 expected;
+      expected.bits = round_stochastically(static_cast<float>(exact[i]), draw.word[i % 4] >> 16);
+      if (i == 12) {
+        EXPECT_TRUE(std::isnan(rounded_bits[i]));
+        continue;
+      }
+      ASSERT_EQ(rounded_bits[i], static_cast<double>(static_cast<float>(expected))) << i;
+      away += rounded_bits[i] != rounded(DType::bf16, exact[i]);
+      const uint32_t low = std::bit_cast<uint32_t>(static_cast<float>(exact[i])) & 0xffffu;
+      const double farther = std::min(low, 65536u - low) / 65536.0;
+      mean += farther;
+      variance += farther * (1 - farther);
+    }
+    EXPECT_EQ(rounded_bits[11], INFINITY);
+    // as often to the farther neighbour as their distances say: 4 standard deviations
+    EXPECT_NEAR(static_cast<double>(away), mean, 4 * std::sqrt(variance));
+  }
+}
+
+// Decay alone moves 1.0 by a part of the distance to its lower neighbour, which rounding to nearest
+// would lose: the mean of many must be what was asked for.
+TEST_P(OptimizerTest, StochasticRoundingIsUnbiased) {
+  constexpr int64_t kCount = 1 << 15;
+  const double spacing = 1.0 / 256;  // of bf16 below 1
+  for (const double part : {0.02, 0.3, 0.5, 0.9}) {
+    const DeviceArray p(stream(), DType::bf16, Values(kCount, 1.0));
+    const DeviceArray g(stream(), DType::f32, Values(kCount)),
+        m(stream(), DType::f32, Values(kCount)), v(stream(), DType::f32, Values(kCount));
+    const TensorSegment segment = {.value_bf16 = p.as<BFloat16>(),
+                                   .grad = g.as<float>(),
+                                   .m = m.as<float>(),
+                                   .v = v.as<float>(),
+                                   .count = kCount,
+                                   .weight_decay = 1.0f};
+    adamw(ops(), stream(), {.segments = &segment, .num_segments = 1, .lr = part * spacing});
+    double sum = 0, down = 0;
+    for (const double value : p.values()) {
+      ASSERT_TRUE(value == 1.0 || value == 1.0 - spacing) << value;
+      sum += value;
+      down += value != 1.0;
+    }
+    // 4 standard deviations, and the resolution of 16 random bits
+    const double tolerance = 4 * std::sqrt(part * (1 - part) / kCount) + 1.0 / 65536;
+    EXPECT_NEAR(down / kCount, part, tolerance);
+    EXPECT_NEAR(sum / kCount, 1.0 - part * spacing, tolerance * spacing);
+  }
+}
+
+TEST_P(OptimizerTest, MastersAreAllOrNone) {
+  const DeviceArray p(stream(), DType::f32, 64), b(stream(), DType::bf16, 64);
+  const TensorSegment segments[2] = {{.master = p.as<float>(), .count = 64},
+                                     {.value_bf16 = b.as<BFloat16>(), .count = 64}};
+  EXPECT_THROW(ops().adamw(stream(), {.segments = segments, .num_segments = 2}), std::logic_error);
+}
+
 TEST_P(OptimizerTest, AdamWCountsStepsFromOne) {
   EXPECT_THROW(ops().adamw(stream(), {.step = 0}), std::logic_error);
 }
@@ -208,9 +344,11 @@ Values global_norm(const Operations& ops, Stream stream, const std::vector<Tenso
   const int num_segments = static_cast<int>(segments.size());
   DeviceArray workspace(stream, DType::u8,
                         static_cast<int64_t>(ops.global_norm_workspace(total, num_segments)));
+  const Table table(ops, stream, segments.data(), num_segments);
   DeviceArray out(stream, DType::f32, 2);
   ops.global_norm(stream, {.segments = segments.data(),
                            .num_segments = num_segments,
+                           .table = table.data(),
                            .max_norm = max_norm,
                            .out = out.as<float>(),
                            .workspace = workspace.data()});

@@ -28,7 +28,7 @@ struct Problem {
   const float* distance_bias;
   int distance_count, distance_offset;
   float dropout_p, keep_scale;  // keep_scale = 1 / (1 - p)
-  uint64_t dropout_seed;
+  Scalar<uint64_t> dropout_seed;
 };
 
 inline Problem problem_of(const AttentionShape& shape) {

@@ -74,7 +74,7 @@ ENGINE_DEVICE void dropout_factors(float (&factor)[4], const Problem& problem, u
     const bool odd = t & 1;
     const uint64_t query = first_query + g + (odd ? 8 : 0);
     const Philox4 draw =
-        philox4x32(problem.dropout_seed,
+        philox4x32(read(problem.dropout_seed),
                    ((query << 20) + static_cast<uint64_t>(first_key + 4 * (t >> 1))) / 4);
     const uint32_t got0 = shuffle_xor(odd ? draw.word[0] : draw.word[2], 1);
     const uint32_t got1 = shuffle_xor(odd ? draw.word[1] : draw.word[3], 1);
@@ -91,7 +91,7 @@ ENGINE_DEVICE void dropout_factors(float (&factor)[4], const Problem& problem, u
     const uint64_t query = first_query + 2 * t + (place & 1);
     const int key = first_key + (g & 4) + 8 * (place >> 1);
     const Philox4 draw =
-        philox4x32(problem.dropout_seed, ((query << 20) + static_cast<uint64_t>(key)) / 4);
+        philox4x32(read(problem.dropout_seed), ((query << 20) + static_cast<uint64_t>(key)) / 4);
     uint32_t w[4] = {draw.word[0], draw.word[1], draw.word[2], draw.word[3]};
     const auto permute = [place](uint32_t(&x)[4]) {  // x[i] becomes x[i ^ place]
       if (place & 1) {

@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(1024) loss_kernel(const LossRows p) {
   }
   if (!p.gradient) return;
 
-  const float gradient = p.logit_scale * p.grad_scale;
+  const float gradient = p.logit_scale * read(p.grad_scale);
   const float share = 1.0f / softmax.sum;
   for (int begin = 0; begin < p.classes; begin += step) {
     float z[kGroups][4];

@@ -14,7 +14,8 @@ struct LossRows {
   const int32_t* count;  // rows of all chunks; null: all exist
   int first;
   const int32_t* targets;
-  float logit_scale, grad_scale;
+  float logit_scale;
+  Scalar<float> grad_scale;
   float* losses;
   int32_t* argmax;  // or null
   bool gradient;

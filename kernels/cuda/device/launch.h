@@ -4,8 +4,8 @@
 //          {.grid = {rows}, .block = {128}, .shared_bytes = 64}, arguments);
 //
 // A grid of no blocks starts nothing. Errors of the start (too much shared memory, no kernel for
-// this GPU) throw GpuError at once; errors of the kernel on a GPU appear at the next
-// synchronisation.
+// this GPU) throw GpuError at once; errors of the kernel appear at the next synchronisation. The
+// name must live as long as the stream: a literal.
 #pragma once
 
 #include <string>
@@ -66,7 +66,9 @@ void launch(const Stream& stream, const char* name, void (*kernel)(Parameters...
                           config.cluster,
                           config.shared_bytes};
   // Every thread gets a copy of the arguments, as on a GPU.
-  launch(name, shape, [&] { kernel(Parameters(arguments)...); });
+  submit(stream, [name, shape, kernel, ... copies = Parameters(arguments)] {
+    launch(name, shape, [&] { kernel(Parameters(copies)...); });
+  });
 #endif
 }
 

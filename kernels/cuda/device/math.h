@@ -48,6 +48,31 @@ ENGINE_DEVICE float tanh_approx(float x) {
   return ::tanhf(x);
 #endif
 }
+// A product and a sum rounded by themselves: the compiler does not make one fused operation of them.
+// The same bits on every device, where that is promised.
+#if ENGINE_ON_GPU
+ENGINE_DEVICE float rounded_product(float a, float b) {
+  return __fmul_rn(a, b);
+}
+ENGINE_DEVICE float rounded_sum(float a, float b) {
+  return __fadd_rn(a, b);
+}
+ENGINE_DEVICE double rounded_product(double a, double b) {
+  return __dmul_rn(a, b);
+}
+ENGINE_DEVICE double rounded_sum(double a, double b) {
+  return __dadd_rn(a, b);
+}
+#else
+template <typename T>
+__attribute__((optimize("fp-contract=off"), noinline)) inline T rounded_product(T a, T b) {
+  return a * b;
+}
+template <typename T>
+__attribute__((optimize("fp-contract=off"), noinline)) inline T rounded_sum(T a, T b) {
+  return a + b;
+}
+#endif
 // 1/sqrt(x), both steps correctly rounded.
 ENGINE_DEVICE float reciprocal_sqrt(float x) {
   return 1.0f / sqrtf(x);

@@ -135,6 +135,11 @@ ENGINE_DEVICE void store(T* address, T value) {
   *address = value;
 }
 
+template <typename T>
+ENGINE_DEVICE T read(const Scalar<T>& scalar) {
+  return scalar.memory ? load(scalar.memory) : scalar.value;
+}
+
 template <int N, typename T>
 ENGINE_DEVICE Vector<T, N> load_vector(const T* address) {
 #if ENGINE_ON_GPU
