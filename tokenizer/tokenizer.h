@@ -65,11 +65,11 @@ struct TokenizerOpenOptions {
 class Tokenizer {
  public:
   // Opens a directory or a single file. In a directory the first of these decides:
-  //   tokenizer.json              (byte-level or byte-fallback BPE)
+  //   tokenizer.json              BPE, Unigram, WordPiece or WordLevel
   //   vocab.json + merges.txt     (or encoder.json + vocab.bpe); added_tokens.json if present. The
   //                               split pattern is Qwen2's (with NFC) if tokenizer_config.json,
   //                               config.json or a token <|im_start|> says so, else GPT-2's
-  //   tokenizer.model             a tiktoken rank file; 128000 ranks are Llama 3
+  //   tokenizer.model, spiece.model   tiktoken ranks (128000: Llama 3), or a SentencePiece model
   // and tokenizer_config.json, special_tokens_map.json add tokens and roles.
   // Throws Error with exit code `checkpoint`: TOK-MISSING, TOK-JSON, TOK-MALFORMED, TOK-MERGES,
   // TOK-DUPLICATE, TOK-REGEX, TOK-UNSUPPORTED.
