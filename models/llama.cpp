@@ -26,7 +26,9 @@ class Llama final : public DecoderModel {
              .intermediate_size = 11008,
              .num_layers = 32,
              .num_heads = 32,
-             .max_positions = 2048};
+             .max_positions = 2048,
+             .bos_ids = {1},
+             .eos_ids = {2}};
     info_.architecture = architecture("Llama");
     read_sizes(config);
     rope_config_ = read_rope_config(config, 10000.0f);
