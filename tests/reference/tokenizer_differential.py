@@ -4,7 +4,8 @@ adversarial strings.
     python tokenizer_differential.py --probe BUILD/tests/tokenizer/tokenizer_probe \
         [--shared SHARED_DATA] [--strings 20000] [--seed 1] [--only TEXT]
 
-Needs the Python packages `tokenizers`, `sentencepiece` and `protobuf`. Prints, for every tokenizer,
+Needs the Python packages `tokenizers`, `sentencepiece` (up to 0.2.1: later versions round the sums of
+unigram models differently, which decides ties) and `protobuf`, and Python 3.11. Prints, for every tokenizer,
 how many strings encode differently, how many id lists decode differently, and exits with 1 if any
 does. Also trains the same vocabularies with both libraries and compares them.
 """
