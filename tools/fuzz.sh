@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Throws damaged inputs at everything that reads files: safetensors, JSON Lines and text data,
-# configs, tokenizers. Under AddressSanitizer and UndefinedBehaviorSanitizer, guided by coverage.
+# configs, tokenizers, chat templates. Under AddressSanitizer and UndefinedBehaviorSanitizer, guided
+# by coverage.
 #
 #   tools/fuzz.sh [MINUTES [TARGET...]]      1 minute each; targets: safetensors jsonl config tokenizer
-#                                            sentencepiece
+#                                            sentencepiece chat
 #   FUZZ_SEED=7 tools/fuzz.sh 10             another sequence of inputs (default: the date)
 #
 # An input that crashes is kept in build-fuzz/crashes; add it to the tests of its room with the fix.
@@ -12,14 +13,14 @@ cd "$(dirname "$0")/.."
 
 case "${1:-}" in
   -h | --help)
-    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    sed -n '2,10s/^# \{0,1\}//p' "$0"
     exit 0
     ;;
 esac
 minutes=${1:-1}
 shift || true
 targets=("$@")
-[[ ${#targets[@]} -eq 0 ]] && targets=(safetensors jsonl config tokenizer sentencepiece)
+[[ ${#targets[@]} -eq 0 ]] && targets=(safetensors jsonl config tokenizer sentencepiece chat)
 seed=${FUZZ_SEED:-$(date +%Y%m%d)}
 
 tools/setup.sh
@@ -36,7 +37,7 @@ cmake --build "$build" --parallel "$(nproc)" --target "${targets[@]/#/fuzz_}"
 # --- Seeds: small valid inputs. ---
 seeds=$build/seeds
 rm -rf "$seeds"
-mkdir -p "$seeds"/{safetensors,jsonl,config,tokenizer,sentencepiece} "$build/crashes"
+mkdir -p "$seeds"/{safetensors,jsonl,config,tokenizer,sentencepiece,chat} "$build/crashes"
 
 # A safetensors file: length of the header as eight bytes, header, data.
 safetensors() {
@@ -161,6 +162,31 @@ for kind in 1 2; do
     printf '\x1a\x12\x12\x0a\x04\x00\x00\x00\x00\x04\x00\x00a\x00\x18\x01\x20\x01\x28\x01'
   } >"$seeds/sentencepiece/kind$kind"
 done
+
+# Templates (tests/fuzz/fuzz_chat.cpp has the conversation).
+cat >"$seeds/chat/chat" <<'END'
+{{- bos_token }}
+{%- for message in messages if message.role != 'tool' %}
+    {%- set content = message['content'] | trim %}
+    {%- if loop.first and message.role == "system" %}{{ '<<' + content + '>>' }}
+    {%- elif message.role == "assistant" %}{% generation %}{{ content ~ '<e>' }}{% endgeneration %}
+    {%- else %}{{- message.role }}: {{ content }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<a>' }}{% else %}{{ raise_exception('no') }}{% endif -%}
+END
+cat >"$seeds/chat/tools" <<'END'
+{% macro show(x, indent=2) -%}{{ x | tojson(indent=indent) }}{{ varargs }}{%- endmacro %}
+{% set ns = namespace(n=0, s='') %}
+{% for t in tools %}{{ show(t, 4) }}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}
+{% for k, v in d|dictsort %}{{ k }}={{ v }}{{ ', ' if not loop.last }}{% endfor %}
+{{ messages[1:][::-1] | map(attribute='role') | join('/') }}{{ '%s|%5.2f' | format(n, 1.5) }}
+END
+cat >"$seeds/chat/values" <<'END'
+{# c #}{% raw %}{{ x }}{% endraw %}{{ 1 + 2 * 3 ** 2 // -4 % 5 }}{{ l|sort|reverse|list }}{{ (1, 'a') }}
+{{ 'a b'.split(' ')[-1].upper() }}{{ l is iterable and 3 in l and not n is odd }}{% with a = 1 %}{{ a }}{% endwith %}
+{% for i in range(3) recursive %}{% if i is number %}{{ i }}{% break %}{% endif %}{% else %}x{% endfor %}
+{% call(x) show(1) %}{{ x }}{% endcall %}{% filter upper %}a{% endfilter %}{{ '{:>5}'.format(1) }}{{ strftime_now('%Y') }}
+END
 
 # --- Runs. ---
 export ASAN_OPTIONS=max_allocation_size_mb=2048:detect_leaks=1

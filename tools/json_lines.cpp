@@ -33,11 +33,12 @@ bool LineReader::next(std::string& line) {
   return false;
 }
 
-bool LineReader::next_object(nlohmann::json& row) {
+template <class Json>
+bool LineReader::next_object_as(Json& row) {
   std::string line;
   if (!next(line)) return false;
   try {
-    row = nlohmann::json::parse(line);
+    row = Json::parse(line);
   } catch (const nlohmann::json::exception& exception) {
     const std::string what = exception.what();
     const size_t end = what.find("] ");
@@ -48,6 +49,13 @@ bool LineReader::next_object(nlohmann::json& row) {
     throw error("DATA-JSON", "not a JSON object").found(std::string(row.type_name()));
   }
   return true;
+}
+
+bool LineReader::next_object(nlohmann::json& row) {
+  return next_object_as(row);
+}
+bool LineReader::next_object(nlohmann::ordered_json& row) {
+  return next_object_as(row);
 }
 
 std::string LineReader::place() const {

@@ -21,6 +21,8 @@ class LineReader {
   bool next(std::string& line);
   // The next line as a JSON object. Throws DATA-JSON (data).
   bool next_object(nlohmann::json& row);
+  // The same, with the members in the order of the file.
+  bool next_object(nlohmann::ordered_json& row);
 
   // "rows.jsonl:17", the line that was read last.
   std::string place() const;
@@ -28,6 +30,9 @@ class LineReader {
   Error error(std::string code, const std::string& what) const;
 
  private:
+  template <class Json>
+  bool next_object_as(Json& row);
+
   std::string name_;
   std::ifstream file_;
   std::istream* stream_;

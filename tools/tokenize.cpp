@@ -1,4 +1,4 @@
-// engine tokenize DIR TEXT... | engine tokenize DIR --jsonl | engine tokenize train ...
+// engine tokenize DIR TEXT... | ... DIR --jsonl | ... DIR --chat | engine tokenize train ...
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -9,6 +9,7 @@
 
 #include "models/load_model.h"
 #include "tokenizer/tokenizer.h"
+#include "tools/chat.h"
 #include "tools/json_lines.h"
 #include "tools/verbs.h"
 
@@ -74,8 +75,16 @@ ExitCode run_tokenize(Invocation& invocation) {
   auto* rows = app.add_flag("--jsonl", jsonl,
                             "Rows from --input: {\"text\"} gives {\"text\", \"ids\"}; with "
                             "--decode {\"ids\"} gives {\"ids\", \"text\"}");
-  app.add_option("-i,--input", input, "File of rows; default standard input")->needs(rows);
-  app.add_flag("-d,--decode", decode, "Ids to text");
+  app.add_option("-i,--input", input,
+                 "File of rows, for --jsonl and --chat; default standard input");
+  auto* ids = app.add_flag("-d,--decode", decode, "Ids to text");
+  ChatArguments chat;
+  add_chat_options(app, chat,
+                   "Conversations from --input: {\"messages\"[, \"tools\", "
+                   "\"add_generation_prompt\"]} gives {\"rendered\", \"ids\", "
+                   "\"assistant_mask\"} or {\"error\"}")
+      ->excludes(rows)
+      ->excludes(ids);
   app.add_flag("--no-special-tokens", no_special,
                "Add no special tokens (BOS, EOS) around the text");
   app.add_flag("--no-parse-special", no_parse_special,
@@ -85,10 +94,17 @@ ExitCode run_tokenize(Invocation& invocation) {
       "`engine tokenize train --help`: learn a vocabulary\n"
       "Options that work everywhere: engine --help\n");
   if (!parse_arguments(app, invocation)) return ExitCode::ok;
+  if (app.count("--input") > 0 && !jsonl && !chat.chat) {
+    throw Error(ExitCode::usage, "CLI-USAGE", "--input is for --jsonl and --chat");
+  }
 
   std::error_code ignored;
   const Tokenizer tokenizer = Tokenizer::open(
       fs::exists(path, ignored) ? fs::path(path) : resolve_checkpoint_directory(path));
+  if (chat.chat) {
+    tokenize_chat_rows(invocation, tokenizer, open_chat_template(tokenizer, chat), input);
+    return ExitCode::ok;
+  }
   const EncodeOptions options{.add_special_tokens = !no_special,
                               .parse_special_tokens = !no_parse_special};
   if (jsonl) {

@@ -11,6 +11,7 @@
 #include "engine/data/row_parser.h"
 #include "engine/data/row_scanner.h"
 #include "tokenizer/bpe_trainer.h"
+#include "tokenizer/chat/conversation.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unigram_trainer.h"
 #include "tools/verbs.h"
@@ -40,6 +41,16 @@ void read_documents(const std::vector<std::string>& patterns, const std::string&
       if (!decided) parser.decide(row);
       decided = true;
       const ParsedRow parsed = parser.parse(row);
+      if (parsed.kind == RowKind::conversation) {
+        ConversationFields names;
+        names.messages = parsed.messages_field;
+        const auto json = nlohmann::ordered_json::parse(parsed.text);
+        for (const auto& message : read_conversation(json, names).messages) {
+          const jinja::Value* content = message.fields.dict().find("content");
+          if (content && content->is_string()) add(content->text());
+        }
+        continue;
+      }
       if (!parsed.prompt.empty()) add(parsed.prompt);
       add(parsed.text);
     }

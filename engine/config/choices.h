@@ -29,7 +29,7 @@ ENGINE_CHOICES(Overflow, {"error", "drop", "truncate_right", "truncate_left", "s
 ENGINE_CHOICES(OnNoTarget, {"error", "drop", "keep"});
 ENGINE_CHOICES(Packing, {"packed", "rows", "stream"});
 ENGINE_CHOICES(Shuffle, {"seeded", "torch", "none"});
-ENGINE_CHOICES(TrainOn, {"all", "completion"});
+ENGINE_CHOICES(TrainOn, {"all", "completion", "assistant", "last"});
 ENGINE_CHOICES(Precision, {"fp32", "tf32", "bf16"});
 ENGINE_CHOICES(ResidualPrecision, {"compute", "fp32"});
 ENGINE_CHOICES(Recompute, {"none", "norms", "block"});

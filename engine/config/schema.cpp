@@ -115,7 +115,14 @@ void add_data(Builder& b, DataConfig& c) {
         "packing rows: leave out the last, smaller micro-batch of an epoch");
   b.add("add_bos", c.add_bos, "Begin each document with BOS; auto is as the tokenizer does");
   b.add("add_eos", c.add_eos, "End each document with EOS; auto adds it where it is missing");
-  b.add("train_on", c.train_on, "Which tokens of a prompt/completion row have labels");
+  b.add("train_on", c.train_on,
+        "Which tokens have labels: those of completions, and of conversations what the assistant "
+        "says (completion and assistant) or its last turn; or all");
+  b.add("chat_template", c.chat_template,
+        "Conversations: a file with a Jinja template, or the name of one of the tokenizer's", kAny,
+        "the tokenizer's own");
+  b.add("chat_date", c.chat_date, "What chat templates take for today, YYYY-MM-DD", kAny,
+        "what they fall back to");
   b.add("cache_dir", c.cache_dir, "Directory for tokenised data", kAny, "no cache");
   b.add("seed", c.seed, "Seed of the order of rows", kAny, "train.seed");
 }

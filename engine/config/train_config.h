@@ -36,7 +36,7 @@ enum class Overflow { error, drop, truncate_right, truncate_left, split };
 enum class OnNoTarget { error, drop, keep };
 enum class Packing { packed, rows, stream };
 enum class Shuffle { seeded, torch, none };
-enum class TrainOn { all, completion };
+enum class TrainOn { all, completion, assistant, last };
 
 enum class Precision { fp32, tf32, bf16 };
 enum class ResidualPrecision { compute, fp32 };
@@ -99,11 +99,17 @@ struct DataConfig {
   Packing packing = Packing::packed;
   Shuffle shuffle = Shuffle::seeded;
   bool drop_last = false;  // packing rows: leave out the last, smaller micro-batch of an epoch
-  Toggle add_bos = Toggle::automatic;      // automatic = as the tokenizer does
-  Toggle add_eos = Toggle::automatic;      // automatic = at the end of every document
-  TrainOn train_on = TrainOn::completion;  // prompt/completion rows: which tokens have labels
-  std::string cache_dir;                   // tokenised data; empty = no cache
-  std::optional<uint64_t> seed;            // order of the rows; unset = train.seed
+  Toggle add_bos = Toggle::automatic;  // automatic = as the tokenizer does
+  Toggle add_eos = Toggle::automatic;  // automatic = at the end of every document
+  // Which tokens have labels: of prompt/completion rows those of the completion, of conversations
+  // what the assistant says (completion and assistant), or its last turn; or all.
+  TrainOn train_on = TrainOn::completion;
+  // Conversations: a file with a Jinja template, or the name of one of the tokenizer's; empty = the
+  // tokenizer's own.
+  std::string chat_template;
+  std::string chat_date;  // what templates take for today, YYYY-MM-DD; empty = their fallback
+  std::string cache_dir;  // tokenised data; empty = no cache
+  std::optional<uint64_t> seed;  // order of the rows; unset = train.seed
 };
 
 struct EarlyStoppingConfig {

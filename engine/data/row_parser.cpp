@@ -11,7 +11,8 @@ namespace {
 
 constexpr size_t kMaxDepth = 256;
 constexpr const char* kSupported =
-    "text | prompt + completion | input_ids [+ labels], or data.fields naming other fields";
+    "text | prompt + completion | messages [+ tools] | input_ids [+ labels], or data.fields naming "
+    "other fields";
 
 enum class Type : uint8_t { missing, null, boolean, number, string, array, object };
 
@@ -40,6 +41,7 @@ struct Key {
   Type type = Type::missing;
   size_t count = 0;  // elements of a list
 
+  bool is_list() const { return type == Type::array; }
   std::string describe_type() const {
     std::string text = type_name(type);
     if (type == Type::array) text += "[" + std::to_string(count) + "]";
@@ -233,13 +235,18 @@ RowParser::RowParser(const FieldOptions& options, std::vector<std::string> file_
                      int32_t vocab_size)
     : options_(options), file_names_(std::move(file_names)), vocab_size_(vocab_size) {
   const bool names_pair = !options.prompt.empty() || !options.completion.empty();
-  if (names_pair + !options.text.empty() + !options.input_ids.empty() > 1) {
+  const bool names_chat = !options.messages.empty() || !options.tools.empty() ||
+                          !options.role.empty() || !options.content.empty();
+  if (names_pair + !options.text.empty() + !options.input_ids.empty() + names_chat > 1) {
     throw Error(ExitCode::usage, "DATA-FIELDS", "data.fields describes more than one kind of row")
-        .expected("one of: text; prompt and completion; input_ids and labels");
+        .expected(
+            "one of: text; prompt and completion; messages, tools, role and content; input_ids and "
+            "labels");
   }
   if (!options.text.empty()) kind_ = RowKind::text;
   if (names_pair) kind_ = RowKind::prompt_completion;
   if (!options.input_ids.empty()) kind_ = RowKind::tokens;
+  if (!options.messages.empty()) kind_ = RowKind::conversation;
   const auto fallback = [](std::string& name, const char* usual) {
     if (name.empty()) name = usual;
   };
@@ -248,6 +255,7 @@ RowParser::RowParser(const FieldOptions& options, std::vector<std::string> file_
   fallback(options_.completion, "completion");
   fallback(options_.input_ids, "input_ids");
   fallback(options_.labels, "labels");
+  fallback(options_.messages, "messages");
   make_templates();
 }
 
@@ -335,17 +343,19 @@ void RowParser::decide(const RawRow& first) {
     kind_ = RowKind::tokens;
     return;
   }
-  for (const char* chat : {"messages", "conversations", "chosen", "rejected"}) {
-    if (!fields.has(chat)) continue;
-    const bool preference = chat[0] == 'c' ? chat[1] == 'h' : chat[0] == 'r';
+  for (const char* preference : {"chosen", "rejected"}) {
+    if (!fields.has(preference)) continue;
     throw row_error("DATA-FORMAT", first,
-                    "row has field " + in_quotes(chat) + ": " +
-                        (preference ? "preference" : "chat") + " data is not supported")
+                    "row has field " + in_quotes(preference) + ": preference data is not supported")
         .found(fields.describe())
         .expected(kSupported)
-        .fix(preference
-                 ? "train on the preferred answers: data.fields.prompt and data.fields.completion"
-                 : "render each conversation into prompt and completion with the model's template");
+        .fix("train on the preferred answers: data.fields.prompt and data.fields.completion");
+  }
+  for (const char* chat : {"messages", "conversations"}) {
+    if (!fields.has(chat) || !fields.find(chat)->is_list()) continue;
+    kind_ = RowKind::conversation;
+    options_.messages = chat;
+    return;
   }
   if (fields.has("prompt") && fields.has("completion")) {
     kind_ = RowKind::prompt_completion;
@@ -404,7 +414,9 @@ std::string RowParser::render(const FieldTemplate& what, const RawRow& row,
       Error error = row_error("DATA-TYPE", row,
                               "field " + in_quotes(name) + " is a " + type + ", expected a string");
       if (scalar) error.fix("to insert it as text, write it as a template: \"{" + name + "}\"");
-      if (value.type == Type::array) error.why("a list of chat messages is not supported here");
+      if (value.type == Type::array) {
+        error.why("a list of messages belongs into one field: data.fields.messages");
+      }
       throw error;
     }
     result += value.text;
@@ -511,6 +523,18 @@ ParsedRow RowParser::parse(const RawRow& row) const {
     case RowKind::tokens:
       read_tokens(row, fields, result);
       break;
+    case RowKind::conversation: {
+      const Key* messages = fields.find(options_.messages);
+      if (!messages) throw missing_field(row, fields, options_.messages);
+      if (!messages->is_list()) {
+        throw row_error("DATA-TYPE", row,
+                        "field " + in_quotes(options_.messages) + " is a " +
+                            messages->describe_type() + ", expected a list of messages");
+      }
+      result.text = row.text;
+      result.messages_field = options_.messages;
+      break;
+    }
   }
   if (!options_.label.empty()) {
     const auto at = std::lower_bound(wanted_.begin(), wanted_.end(), options_.label);

@@ -4,12 +4,13 @@
 //   input_ids [labels]     tokens; labels[i] is input_ids[i] or -100 (not trained)
 //   prompt, completion     strings; the prompt is not trained
 //   text                   string; all of it is trained
+//   messages [tools]       a conversation; also called conversations
 // For an encoder-decoder model a row is a pair, of a source that the encoder reads and a target:
 //   input_ids, labels      tokens of each, with lengths of their own; -100 is not trained
 //   prompt, completion     strings; or source, target; input(s), target(s); input, output;
 //                          question, answer
-// Every row must then have those fields with those types. Chat and preference rows (messages,
-// conversations, chosen, rejected) are recognised and refused.
+// Every row must then have those fields with those types. Preference rows (chosen, rejected) are
+// recognised and refused. What a conversation holds is left to who encodes it.
 //
 // Errors begin with file:line. DATA-FIELD (missing field), DATA-TYPE (wrong type, or labels that
 // are not of the row), DATA-ID (outside the vocabulary), DATA-LENGTH (more or fewer labels than
@@ -35,6 +36,10 @@ struct FieldOptions {
   std::string completion;  // completion
   std::string input_ids;   // input_ids (a name, no template)
   std::string labels;      // labels (a name, no template)
+  std::string messages;    // messages (a name, no template)
+  std::string tools;       // tools (a name, no template)
+  std::string role;        // of a message: role, or from (a name, no template)
+  std::string content;     // of a message: content, or value (a name, no template)
   // Field with a string, integer or boolean that groups rows for reports such as loss per label;
   // null means none. Empty: rows have no labels.
   std::string label;
@@ -42,12 +47,13 @@ struct FieldOptions {
   std::optional<int32_t> pair_pad_id;
 };
 
-enum class RowKind : uint8_t { text, prompt_completion, tokens };
+enum class RowKind : uint8_t { text, prompt_completion, tokens, conversation };
 
 struct ParsedRow {
   RowKind kind = RowKind::text;
   std::string prompt;                // prompt_completion
-  std::string text;                  // text, or the completion
+  std::string text;                  // text, or the completion, or the JSON of a conversation's row
+  std::string messages_field;        // conversation
   std::vector<int32_t> input_ids;    // tokens
   std::vector<int32_t> target_ids;   // tokens, of a pair; `trained` is theirs then
   std::vector<uint8_t> trained;      // tokens: 1 where the token is a target; empty = all

@@ -2,11 +2,56 @@
 
 #include <fmt/format.h>
 
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+
 #include "engine/core/error.h"
+#include "tokenizer/chat/assistant_spans.h"
+#include "tokenizer/chat/token_mask.h"
 
 namespace engine {
+namespace {
 
-TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer) {
+// Opens the template when it is needed first, and once.
+class ChatEncoder {
+ public:
+  ChatEncoder(std::shared_ptr<const Tokenizer> tokenizer, const ChatTemplateOptions& options)
+      : tokenizer_(std::move(tokenizer)), options_(options) {}
+
+  EncodedChatRow encode(const ChatRow& row) {
+    const ChatTemplate& chat_template = opened();
+    ConversationFields fields;
+    fields.messages = row.messages;
+    if (!row.tools.empty()) fields.tools = row.tools;
+    fields.role = row.role;
+    fields.content = row.content;
+    const Conversation conversation =
+        read_conversation(nlohmann::ordered_json::parse(row.json), fields);
+    EncodedChat encoded = encode_chat(
+        *tokenizer_, render_with_spans(chat_template, conversation,
+                                       {.turns = row.last_turn_only ? AssistantTurns::last
+                                                                    : AssistantTurns::all}));
+    return {std::move(encoded.ids), std::move(encoded.assistant_mask)};
+  }
+
+ private:
+  const ChatTemplate& opened() {
+    const std::lock_guard lock(mutex_);
+    if (!chat_template_) chat_template_ = ChatTemplate::open(*tokenizer_, options_);
+    return *chat_template_;
+  }
+
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  ChatTemplateOptions options_;
+  std::mutex mutex_;
+  std::optional<ChatTemplate> chat_template_;
+};
+
+}  // namespace
+
+TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer,
+                              const ChatTemplateOptions& chat) {
   TextEncoder encoder;
   if (!tokenizer) {
     encoder.identity = "none";
@@ -14,9 +59,12 @@ TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer) {
       throw Error(ExitCode::usage, "CFG-MISSING", "these rows are text, and there is no tokenizer")
           .fix("set model.tokenizer to a directory with a tokenizer.json");
     };
+    encoder.encode_chat = [encode = encoder.encode](const ChatRow& row) -> EncodedChatRow {
+      return {encode(row.json), {}};
+    };
     return encoder;
   }
-  encoder.identity = fmt::format("{:016x}", tokenizer->fingerprint());
+  encoder.identity = fmt::format("{:016x}{}", tokenizer->fingerprint(), chat.identity());
   encoder.bos_id = tokenizer->bos_id().value_or(-1);
   encoder.eos_id = tokenizer->eos_id().value_or(-1);
   encoder.adds_bos = !tokenizer->prefix_ids().empty() && tokenizer->bos_id() &&
@@ -27,7 +75,13 @@ TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer) {
   encoder.encode = [tokenizer](std::string_view text) {
     return tokenizer->encode(text, {.add_special_tokens = false});
   };
+  encoder.encode_chat = [chats = std::make_shared<ChatEncoder>(tokenizer, chat)](
+                            const ChatRow& row) { return chats->encode(row); };
   return encoder;
+}
+
+ChatTemplateOptions chat_template_options(const DataConfig& config) {
+  return chat_template_options(config.chat_template, config.chat_date, "data.chat_date");
 }
 
 }  // namespace engine

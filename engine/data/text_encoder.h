@@ -5,12 +5,16 @@
 #include <memory>
 
 #include "engine/data/tokenise.h"
+#include "tokenizer/chat/chat_template.h"
 #include "tokenizer/tokenizer.h"
 
 namespace engine {
 
 // Without a tokenizer the encoder throws CFG-MISSING (usage) at the first text: rows of token ids
-// need none.
-TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer);
+// need none. The chat template is opened at the first conversation: only those need one.
+TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer,
+                              const ChatTemplateOptions& chat = {});
+// The settings of section `data`.
+ChatTemplateOptions chat_template_options(const DataConfig& config);
 
 }  // namespace engine

@@ -85,8 +85,9 @@ Hash128 cache_key(const TokeniseOptions& options, const TextEncoder& encoder,
     hasher.add(static_cast<uint64_t>(value));
   }
   const FieldOptions& fields = options.fields;
-  for (const std::string* field : {&fields.text, &fields.prompt, &fields.completion,
-                                   &fields.input_ids, &fields.labels, &fields.label}) {
+  for (const std::string* field :
+       {&fields.text, &fields.prompt, &fields.completion, &fields.input_ids, &fields.labels,
+        &fields.label, &fields.messages, &fields.tools, &fields.role, &fields.content}) {
     hasher.add(*field);
   }
   hasher.add(static_cast<uint64_t>(files.size()));
@@ -101,6 +102,7 @@ class RowEncoder {
  public:
   RowEncoder(const TokeniseOptions& options, const TextEncoder& encoder)
       : encoder_(encoder),
+        fields_(options.fields),
         train_on_(options.train_on),
         pairs_(options.fields.pair_pad_id.has_value()) {
     const auto need = [](int32_t id, const char* option, const char* name) {
@@ -116,8 +118,8 @@ class RowEncoder {
         options.add_bos == Toggle::on || (options.add_bos == Toggle::automatic && automatic_bos);
     eos_text_ = options.add_eos == Toggle::on ||
                 (options.add_eos == Toggle::automatic && encoder.eos_id >= 0);
-    bos_tokens_ = options.add_bos == Toggle::on;
-    eos_tokens_ = options.add_eos == Toggle::on;
+    bos_given_ = options.add_bos == Toggle::on;
+    eos_given_ = options.add_eos == Toggle::on;
   }
 
   EncodedRow encode(ParsedRow row) const {
@@ -135,11 +137,14 @@ class RowEncoder {
       return result;
     }
 
-    const bool tokens = row.kind == RowKind::tokens;
     size_t masked = 0;  // tokens of the prompt
-    if (tokens) {
+    if (row.kind == RowKind::tokens) {
       result.ids = std::move(row.input_ids);
-    } else if (row.kind == RowKind::prompt_completion && train_on_ == TrainOn::completion) {
+    } else if (row.kind == RowKind::conversation) {
+      EncodedChatRow chat = encode_conversation(row);
+      result.ids = std::move(chat.ids);
+      row.trained = std::move(chat.trained);
+    } else if (row.kind == RowKind::prompt_completion && train_on_ != TrainOn::all) {
       const std::vector<int32_t> prompt = encoder_.encode(row.prompt);
       result.ids = encoder_.encode(row.prompt + row.text);
       masked = std::min(prompt.size(), result.ids.size());
@@ -154,13 +159,14 @@ class RowEncoder {
     } else {
       result.trainable = std::move(row.trained);
     }
-    if ((tokens ? bos_tokens_ : bos_text_) &&
-        (result.ids.empty() || result.ids.front() != encoder_.bos_id)) {
+    const bool adds_bos = row.kind == RowKind::tokens ? bos_given_ : bos_text_;
+    const bool adds_eos =
+        row.kind == RowKind::tokens || row.kind == RowKind::conversation ? eos_given_ : eos_text_;
+    if (adds_bos && (result.ids.empty() || result.ids.front() != encoder_.bos_id)) {
       result.ids.insert(result.ids.begin(), encoder_.bos_id);
       result.trainable.insert(result.trainable.begin(), uint8_t{0});
     }
-    if ((tokens ? eos_tokens_ : eos_text_) &&
-        (result.ids.empty() || result.ids.back() != encoder_.eos_id)) {
+    if (adds_eos && (result.ids.empty() || result.ids.back() != encoder_.eos_id)) {
       result.ids.push_back(encoder_.eos_id);
       result.trainable.push_back(1);
     }
@@ -179,7 +185,7 @@ class RowEncoder {
       target = encoder_.encode(row.text);
       row.trained.assign(target.size(), 1);
     }
-    if ((tokens ? eos_tokens_ : eos_text_) &&
+    if ((tokens ? eos_given_ : eos_text_) &&
         (target.empty() || target.back() != encoder_.eos_id)) {
       target.push_back(encoder_.eos_id);
       row.trained.push_back(1);
@@ -191,10 +197,23 @@ class RowEncoder {
     result.trainable.insert(result.trainable.end(), row.trained.begin(), row.trained.end());
   }
 
+  EncodedChatRow encode_conversation(const ParsedRow& row) const {
+    ChatRow chat{row.text, row.messages_field, fields_.tools, fields_.role, fields_.content};
+    chat.last_turn_only = train_on_ == TrainOn::last;
+    if (!encoder_.encode_chat) {
+      throw data_error("DATA-FORMAT", "conversations need a tokenizer with a chat template");
+    }
+    EncodedChatRow encoded = encoder_.encode_chat(chat);
+    if (train_on_ == TrainOn::all) encoded.trained.assign(encoded.ids.size(), 1);
+    return encoded;
+  }
+
   const TextEncoder& encoder_;
+  const FieldOptions& fields_;
   TrainOn train_on_;
   bool pairs_;
-  bool bos_text_, eos_text_, bos_tokens_, eos_tokens_;
+  bool bos_text_, eos_text_;    // texts get them where they lack them
+  bool bos_given_, eos_given_;  // and other rows, because the config says so
 };
 
 class Tokeniser {
@@ -254,6 +273,20 @@ class Tokeniser {
     return result;
   }
 
+  EncodedRow encode(const RawRow& raw) const {
+    ParsedRow row = parser_.parse(raw);
+    if (row.kind != RowKind::conversation) return encoder_.encode(std::move(row));
+    try {
+      return encoder_.encode(std::move(row));
+    } catch (const Error& error) {
+      // The encoder does not know where the conversation stands.
+      if (error.exit_code() != ExitCode::data) throw;
+      Error placed = data_error(error.code(), files_[raw.file].path, raw.line, error.message());
+      for (const auto& [label, text] : error.details()) placed.with(label, text);
+      throw placed;
+    }
+  }
+
   // Parses and encodes the rows of the batch at the same time, then adds them in order; the error
   // that is thrown is that of the first bad row.
   void flush() {
@@ -263,7 +296,7 @@ class Tokeniser {
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads_) if (count > 1)
     for (int64_t i = 0; i < count; ++i) {
       try {
-        encoded[i] = encoder_.encode(parser_.parse(batch_[i]));
+        encoded[i] = encode(batch_[i]);
       } catch (...) {
         errors[i] = std::current_exception();
       }
@@ -379,7 +412,9 @@ TokeniseOptions tokenise_options(const DataConfig& config, std::vector<std::stri
       {"text", &fields.text},         {"prompt", &fields.prompt},
       {"source", &fields.prompt},     {"completion", &fields.completion},
       {"target", &fields.completion}, {"input_ids", &fields.input_ids},
-      {"labels", &fields.labels}};
+      {"labels", &fields.labels},     {"messages", &fields.messages},
+      {"tools", &fields.tools},       {"role", &fields.role},
+      {"content", &fields.content}};
   for (const auto& [role, name] : config.fields) {
     std::string* field = nullptr;
     std::vector<std::string> known;
@@ -392,7 +427,9 @@ TokeniseOptions tokenise_options(const DataConfig& config, std::vector<std::stri
       Error error(ExitCode::usage, "DATA-FIELDS",
                   field ? "data.fields names one role twice: " + role
                         : "data.fields has an unknown role: " + role);
-      error.expected("text | prompt (source), completion (target) | input_ids, labels");
+      error.expected(
+          "text | prompt (source), completion (target) | messages, tools, role, content | "
+          "input_ids, labels");
       if (!similar.empty() && !field) error.fix("did you mean " + similar + "?");
       throw error;
     }

@@ -4,6 +4,8 @@
 //   text                [BOS] encode(text) [EOS]                    all trained
 //   prompt, completion  [BOS] encode(prompt + completion) [EOS]     trained from token
 //                       number (BOS) + |encode(prompt)| on, as TRL does; train_on=all: all
+//   messages            as TextEncoder::encode_chat has them: rendered by a chat template, which
+//                       writes EOS and mostly BOS; what the assistant says is trained
 //   input_ids           as they are; [BOS], [EOS] only when add_bos, add_eos are on, not automatic
 // Pairs, for encoder-decoder models (FieldOptions::pair_pad_id):
 //   prompt, completion  source: encode(prompt) with the tokens that the tokenizer puts around texts
@@ -31,11 +33,27 @@
 
 namespace engine {
 
+// A conversation as a row has it, and the names of its parts; those of tools, role and content may
+// be empty: the usual ones.
+struct ChatRow {
+  std::string_view json;
+  std::string messages, tools, role, content;
+  bool last_turn_only = false;  // train on the last message of the assistant, not on all
+};
+struct EncodedChatRow {
+  std::vector<int32_t> ids;
+  std::vector<uint8_t> trained;  // one per id
+};
+
 // All that this room knows of a tokenizer.
 struct TextEncoder {
   // Ids of a text without special tokens around it. Called from several threads at once.
   std::function<std::vector<int32_t>(std::string_view)> encode;
-  // Differs whenever encode could give other ids: a hash of the tokenizer's files.
+  // Ids of a conversation, all special tokens that its template writes among them. Called from
+  // several threads at once; empty: there is no way to encode one.
+  std::function<EncodedChatRow(const ChatRow&)> encode_chat;
+  // Differs whenever encode or encode_chat could give other ids: a hash of the tokenizer's files
+  // and of the chat template.
   std::string identity;
   int32_t bos_id = -1, eos_id = -1;     // -1 = the tokenizer has none
   bool adds_bos = false;                // the tokenizer itself puts BOS before texts

@@ -73,7 +73,7 @@ Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
     // Rows of token ids need none.
     if (!config.model.tokenizer.empty() || error.code() != "TOK-MISSING") throw;
   }
-  TextEncoder encoder = make_text_encoder(tokenizer);
+  TextEncoder encoder = make_text_encoder(tokenizer, chat_template_options(config.data));
   encoder.vocab_size = static_cast<int32_t>(model.info().vocab_size);
   TokeniseOptions reading = tokenise_options(config.data, config.data.validation);
   reading.fields.pair_pad_id = pair_pad_id(model.info());

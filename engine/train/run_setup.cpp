@@ -189,6 +189,17 @@ void check_vocabulary(const Model& model, const Tokenizer& tokenizer, const std:
       .fix("use the model's own tokenizer, or a vocab_size that covers it when training anew");
 }
 
+// The checkpoints get the template that they were trained with.
+void keep_chat_template(const std::string& text,
+                        std::vector<std::pair<std::string, std::string>>& files) {
+  for (auto& [name, contents] : files) {
+    if (name != "chat_template.jinja") continue;
+    contents = text;
+    return;
+  }
+  files.emplace_back("chat_template.jinja", text);
+}
+
 // What train.sample generates.
 void add_samples(const TrainConfig& config, RunSetup& setup) {
   if (!setup.tokenizer) {
@@ -281,7 +292,9 @@ RunSetup prepare_run(const TrainConfig& config) {
                         : Task::causal_lm;
 
   // Data: tokenised once, then cut into the training and the validation part.
-  TextEncoder encoder = make_text_encoder(setup.tokenizer);
+  const ChatTemplateOptions chat = chat_template_options(config.data);
+  if (!chat.text.empty()) keep_chat_template(chat.text, setup.files.tokenizer);
+  TextEncoder encoder = make_text_encoder(setup.tokenizer, chat);
   // Rows of token ids may use every row of the embedding: the model's count, not the tokenizer's.
   const std::unique_ptr<Model> described = make_model(json, where, task);
   const ModelInfo& info = described->info();

@@ -259,13 +259,14 @@ TEST(Parser, MissingFieldNamesWhatIsThereAndSuggests) {
   EXPECT_EQ(parse_error("{}").code(), "DATA-FIELD");
 }
 
-TEST(Parser, ChatAndPreferenceRowsAreRefused) {
+TEST(Parser, PreferenceRowsAreRefused) {
   for (const char* text :
-       {"{\"messages\": [{\"role\": \"user\"}]}", "{\"conversations\": []}",
-        "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}", "{\"rejected\": \"b\"}"}) {
+       {"{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}", "{\"rejected\": \"b\"}",
+        "{\"conversations\": [], \"chosen\": {}, \"rejected\": {}}"}) {
     const Error error = parse_error(text);
     EXPECT_EQ(error.code(), "DATA-FORMAT") << text;
-    EXPECT_TRUE(contains(error.what(), "text | prompt + completion | input_ids"));
+    EXPECT_TRUE(
+        contains(error.what(), "text | prompt + completion | messages [+ tools] | input_ids"));
   }
   EXPECT_EQ(parse_error("{\"prompt\": [{\"role\": \"user\"}], \"completion\": []}").code(),
             "DATA-TYPE");

@@ -113,7 +113,7 @@ class Generator:
 
     def expression(self, depth=3):
         """Mostly of fitting types: templates that fail show little."""
-        if self.random.random() < 0.12:
+        if self.random.random() < 0.03:
             return self.wild(depth)
         return self.typed(self.pick(["str", "str", "num", "list", "people", "dict", "any", "bool"]), depth)
 

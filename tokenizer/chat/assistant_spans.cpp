@@ -95,8 +95,8 @@ void find_spans(const ChatTemplate& chat_template, const Conversation& conversat
 
 RenderedChat render_with_spans(const ChatTemplate& chat_template, const Conversation& conversation,
                                const AssistantSpanOptions& options) {
-  RenderedChat rendered = chat_template.render(
-      conversation, {.add_generation_prompt = options.add_generation_prompt});
+  RenderedChat rendered =
+      chat_template.render(conversation, {.add_generation_prompt = options.add_generation_prompt});
   const std::vector<size_t> selected = selected_messages(conversation, options.turns);
   if (chat_template.has_generation_blocks(conversation)) {
     select_spans(conversation, selected, rendered);

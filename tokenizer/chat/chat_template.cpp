@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
+#include "engine/core/file_io.h"
 #include "tokenizer/chat/jinja/text.h"
 #include "tokenizer/unicode.h"
 
@@ -67,6 +69,26 @@ std::map<std::string, std::string> template_texts(const Tokenizer& tokenizer) {
     if (!texts.empty()) return texts;
   }
   return texts;
+}
+
+std::tm parse_date(const std::string& text, const std::string& option) {
+  std::tm date{};
+  int end = 0;
+  const int fields =
+      std::sscanf(text.c_str(), "%4d-%2d-%2d%n", &date.tm_year, &date.tm_mon, &date.tm_mday, &end);
+  date.tm_year -= 1900;
+  date.tm_mon -= 1;
+  std::tm normal = date;
+  // timegm() sets the weekday, and turns a 31st of February into another day.
+  const bool exists = fields == 3 && static_cast<size_t>(end) == text.size() &&
+                      timegm(&normal) != -1 && normal.tm_mday == date.tm_mday &&
+                      normal.tm_mon == date.tm_mon;
+  if (!exists) {
+    throw Error(ExitCode::usage, "CFG-RANGE", option + ": not a date")
+        .expected("YYYY-MM-DD, such as 2024-07-26")
+        .found(text);
+  }
+  return normal;
 }
 
 // Where the files do not name a token, the tokenizer may know it.
@@ -152,8 +174,7 @@ std::pair<Value, std::string> tagged(const Value& message) {
 void cut_at_tag(const std::string& final_content, std::string& text) {
   const std::string_view tag = jinja::strip_right(kContinueTag);
   const size_t at = text.rfind(tag);
-  if (at == std::string::npos ||
-      text.find(jinja::strip(final_content)) == std::string::npos) {
+  if (at == std::string::npos || text.find(jinja::strip(final_content)) == std::string::npos) {
     throw cannot_continue("the template does not print its content as it is");
   }
   const bool spaced = std::string_view(text).substr(at).starts_with(kContinueTag);
@@ -162,6 +183,14 @@ void cut_at_tag(const std::string& final_content, std::string& text) {
 }
 
 }  // namespace
+
+std::string ChatTemplateOptions::identity() const {
+  std::string result;
+  if (!name.empty()) result += "name " + name + "\n";
+  if (!text.empty()) result += "template " + text + "\n";
+  if (date) result += fmt::format("date {}-{}-{}", date->tm_year, date->tm_mon, date->tm_mday);
+  return result;
+}
 
 ChatTemplate ChatTemplate::open(const Tokenizer& tokenizer, const ChatTemplateOptions& options) {
   std::map<std::string, std::string> texts;
@@ -185,14 +214,12 @@ ChatTemplate ChatTemplate::open(const Tokenizer& tokenizer, const ChatTemplateOp
           .where(shown);
     }
     try {
-      result.templates_[name] = {
-          text, std::make_shared<const jinja::Template>(jinja::parse(text))};
+      result.templates_[name] = {text, std::make_shared<const jinja::Template>(jinja::parse(text))};
     } catch (const jinja::TemplateError& error) {
       throw Error(ExitCode::checkpoint, "CHAT-SYNTAX", "the chat template does not parse")
           .where(fmt::format("{}:{}", shown, error.line()))
           .with("raised", error.what());
     }
-    result.identity_ += name + "\n" + text + "\n";
   }
   if (!options.name.empty() && !result.templates_.contains(options.name)) {
     std::string names;
@@ -203,16 +230,10 @@ ChatTemplate ChatTemplate::open(const Tokenizer& tokenizer, const ChatTemplateOp
   }
   result.special_tokens_ = special_tokens(tokenizer);
   for (const auto& [name, token] : result.special_tokens_) {
-    result.identity_ += name + "=" + token + "\n";
     if (name == "eos_token") result.eos_token_ = token;
   }
   result.render_options_.limits = options.limits;
   result.render_options_.now = options.date;
-  if (options.date) {
-    result.identity_ += fmt::format("{}-{}-{}", options.date->tm_year, options.date->tm_mon,
-                                    options.date->tm_mday);
-  }
-  result.identity_ += options.name;
   return result;
 }
 
@@ -229,7 +250,7 @@ const ChatTemplate::Named& ChatTemplate::select(const Conversation& conversation
   if (at == templates_.end()) {
     throw Error(ExitCode::checkpoint, "CHAT-TEMPLATE",
                 "the tokenizer has several chat templates and none is \"default\"")
-        .fix("name one: --template-name, or data.chat_template_name");
+        .fix("name one: --template NAME, or data.chat_template");
   }
   return at->second;
 }
@@ -267,24 +288,22 @@ RenderedChat ChatTemplate::render(const Conversation& conversation,
   return result;
 }
 
-std::tm parse_date(const std::string& text, const std::string& option) {
-  std::tm date{};
-  int end = 0;
-  const int fields =
-      std::sscanf(text.c_str(), "%4d-%2d-%2d%n", &date.tm_year, &date.tm_mon, &date.tm_mday, &end);
-  date.tm_year -= 1900;
-  date.tm_mon -= 1;
-  std::tm normal = date;
-  // timegm() sets the weekday, and turns a 31st of February into another day.
-  const bool exists = fields == 3 && static_cast<size_t>(end) == text.size() &&
-                      timegm(&normal) != -1 && normal.tm_mday == date.tm_mday &&
-                      normal.tm_mon == date.tm_mon;
-  if (!exists) {
-    throw Error(ExitCode::usage, "CLI-USAGE", option + ": not a date")
-        .expected("YYYY-MM-DD, such as 2024-07-26")
-        .found(text);
+ChatTemplateOptions chat_template_options(const std::string& source, const std::string& date,
+                                          const std::string& date_option) {
+  ChatTemplateOptions options;
+  std::error_code ignored;
+  const bool plain = source.find_first_of("/.") == std::string::npos;
+  if (plain && !std::filesystem::is_regular_file(source, ignored)) {
+    options.name = source;
+  } else {
+    options.text = read_text_file(source, ExitCode::usage);
+    options.text_name = source;
+    if (options.text.empty()) {
+      throw Error(ExitCode::checkpoint, "CHAT-TEMPLATE", source + " is empty");
+    }
   }
-  return normal;
+  if (!date.empty()) options.date = parse_date(date, date_option);
+  return options;
 }
 
 }  // namespace engine

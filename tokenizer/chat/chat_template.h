@@ -28,6 +28,10 @@ struct ChatTemplateOptions {
   // fall back to a date of their own, so that texts do not depend on the day.
   std::optional<std::tm> date;
   jinja::Limits limits;
+
+  // Empty for the tokenizer's own template; else all of the above that renderings depend on, for
+  // keys of caches.
+  std::string identity() const;
 };
 
 struct RenderedChat {
@@ -49,9 +53,9 @@ class ChatTemplate {
  public:
   // The template of a tokenizer's files: chat_template.jinja and
   // additional_chat_templates/NAME.jinja; else chat_template of tokenizer_config.json, one or a
-  // list of {name, template}; else chat_template.json. Templates see bos_token, eos_token, unk_token,
-  // sep_token, pad_token, cls_token and mask_token where the files name them.
-  // Throws CHAT-TEMPLATE (there is none, or not of that name) and CHAT-SYNTAX, exit code checkpoint.
+  // list of {name, template}; else chat_template.json. Templates see bos_token, eos_token,
+  // unk_token, sep_token, pad_token, cls_token and mask_token where the files name them. Throws
+  // CHAT-TEMPLATE (there is none, or not of that name) and CHAT-SYNTAX, exit code checkpoint.
   static ChatTemplate open(const Tokenizer& tokenizer, const ChatTemplateOptions& options = {});
 
   // Is there a template among the tokenizer's files?
@@ -66,8 +70,6 @@ class ChatTemplate {
 
   // The end-of-text token that templates see; empty when there is none.
   const std::string& eos_token() const { return eos_token_; }
-  // All that renderings depend on besides the conversation: for keys of caches.
-  const std::string& identity() const { return identity_; }
 
  private:
   struct Named {
@@ -79,11 +81,14 @@ class ChatTemplate {
   std::map<std::string, Named> templates_;
   std::string chosen_;  // name that was asked for
   std::vector<std::pair<std::string, std::string>> special_tokens_;
-  std::string eos_token_, identity_;
+  std::string eos_token_;
   jinja::RenderOptions render_options_;
 };
 
-// "2024-07-26" as a date. Throws CLI-USAGE naming `option`.
-std::tm parse_date(const std::string& text, const std::string& option);
+// What users say: `source` is a file with a template, or the name of one of the tokenizer's, or
+// empty; `date` is YYYY-MM-DD or empty. Throws IO-MISSING or IO-READ (usage) for a file that cannot
+// be read, and CFG-RANGE naming `date_option`.
+ChatTemplateOptions chat_template_options(const std::string& source, const std::string& date,
+                                          const std::string& date_option);
 
 }  // namespace engine

@@ -15,8 +15,12 @@ using Json = nlohmann::ordered_json;
 using jinja::Value;
 
 constexpr std::pair<std::string_view, std::string_view> kOtherRoles[] = {
-    {"human", "user"},      {"gpt", "assistant"},      {"model", "assistant"},
-    {"bot", "assistant"},   {"observation", "tool"},   {"function_response", "tool"},
+    {"human", "user"},
+    {"gpt", "assistant"},
+    {"model", "assistant"},
+    {"bot", "assistant"},
+    {"observation", "tool"},
+    {"function_response", "tool"},
     {"function_call", "assistant"}};
 // Names a message's reasoning goes by; the first is the standard one.
 constexpr const char* kReasoning[] = {"reasoning_content", "thinking", "reasoning"};

@@ -19,10 +19,10 @@ struct ConversationFields {
   std::string role, content;
 };
 
-// What a template sees of a row, as transformers prepares it: members of a message that are null are
-// left out, and the reasoning of a message ("reasoning_content", "thinking" or "reasoning") is also
-// there as "reasoning_content" and "thinking". "train" and "weight" of a message are for us and not
-// shown to the template.
+// What a template sees of a row, as transformers prepares it: members of a message that are null
+// are left out, and the reasoning of a message ("reasoning_content", "thinking" or "reasoning") is
+// also there as "reasoning_content" and "thinking". "train" and "weight" of a message are for us
+// and not shown to the template.
 struct Conversation {
   struct Message {
     jinja::Value fields;  // a dict

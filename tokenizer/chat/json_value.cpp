@@ -7,7 +7,14 @@ namespace engine {
 using jinja::Value;
 using Json = nlohmann::ordered_json;
 
-Value json_value(const Json& json) {
+namespace {
+
+constexpr int kMaxDepth = 256;
+
+Value convert(const Json& json, int depth) {
+  if (depth > kMaxDepth) {
+    throw jinja::TemplateError("LimitError", "the JSON is nested deeper than 256 levels");
+  }
   switch (json.type()) {
     case Json::value_t::boolean:
       return Value::boolean(json.get<bool>());
@@ -25,17 +32,23 @@ Value json_value(const Json& json) {
     case Json::value_t::array: {
       std::vector<Value> items;
       items.reserve(json.size());
-      for (const Json& item : json) items.push_back(json_value(item));
+      for (const Json& item : json) items.push_back(convert(item, depth + 1));
       return Value::list(std::move(items));
     }
     case Json::value_t::object: {
       auto dict = std::make_shared<jinja::DictObject>();
-      for (const auto& [key, value] : json.items()) dict->set(key, json_value(value));
+      for (const auto& [key, value] : json.items()) dict->set(key, convert(value, depth + 1));
       return Value::object(jinja::Type::dict, std::move(dict));
     }
     default:
       return {};
   }
+}
+
+}  // namespace
+
+Value json_value(const Json& json) {
+  return convert(json, 0);
 }
 
 }  // namespace engine

@@ -8,7 +8,8 @@
 
 namespace engine {
 
-// Members keep their order. Integers above 64 bits signed become reals.
+// Members keep their order. Integers above 64 bits signed become reals. Throws TemplateError
+// (LimitError) for more than 256 levels.
 jinja::Value json_value(const nlohmann::ordered_json& json);
 
 }  // namespace engine

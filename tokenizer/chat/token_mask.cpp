@@ -8,7 +8,8 @@ namespace {
 // Finds the tokens around places within a text, from the ids of the whole text.
 class TokenPlaces {
  public:
-  TokenPlaces(const Tokenizer& tokenizer, std::string_view text) : tokenizer_(tokenizer), text_(text) {
+  TokenPlaces(const Tokenizer& tokenizer, std::string_view text)
+      : tokenizer_(tokenizer), text_(text) {
     tokenizer.encode(text, {.add_special_tokens = false}, &ids, &parts_);
   }
 
@@ -18,8 +19,8 @@ class TokenPlaces {
   };
   // first < last where a token holds characters of both sides. `at` is at the start of a character.
   Place find(size_t at) const {
-    const auto part = std::partition_point(
-        parts_.begin(), parts_.end(), [at](const EncodedPart& p) { return p.text_end <= at; });
+    const auto part = std::partition_point(parts_.begin(), parts_.end(),
+                                           [at](const EncodedPart& p) { return p.text_end <= at; });
     if (part == parts_.end()) return {ids.size(), ids.size()};
     if (part->text_begin >= at) return {part->ids_begin, part->ids_begin};
     if (part->is_added_token) return {part->ids_begin, part->ids_end};
@@ -35,8 +36,7 @@ class TokenPlaces {
     const std::string_view beginning = text_.substr(part.text_begin, at - part.text_begin);
     std::vector<int32_t> alone;
     tokenizer_.encode(beginning,
-                      {.add_special_tokens = false, .at_text_start = part.text_begin == 0},
-                      &alone);
+                      {.add_special_tokens = false, .at_text_start = part.text_begin == 0}, &alone);
     const auto whole_begin = ids.begin() + static_cast<ptrdiff_t>(part.ids_begin);
     const auto whole_end = ids.begin() + static_cast<ptrdiff_t>(part.ids_end);
     const auto same = std::mismatch(alone.begin(), alone.end(), whole_begin, whole_end);
@@ -75,7 +75,8 @@ EncodedChat encode_chat(const Tokenizer& tokenizer, const RenderedChat& chat) {
 
 void ensure_bos(const Tokenizer& tokenizer, EncodedChat& chat) {
   const std::vector<int32_t>& prefix = tokenizer.prefix_ids();
-  const bool wanted = tokenizer.bos_id() && !prefix.empty() && prefix.front() == *tokenizer.bos_id();
+  const bool wanted =
+      tokenizer.bos_id() && !prefix.empty() && prefix.front() == *tokenizer.bos_id();
   if (!wanted || (!chat.ids.empty() && chat.ids.front() == *tokenizer.bos_id())) return;
   chat.ids.insert(chat.ids.begin(), *tokenizer.bos_id());
   chat.assistant_mask.insert(chat.assistant_mask.begin(), uint8_t{0});

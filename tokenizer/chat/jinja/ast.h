@@ -31,15 +31,15 @@ struct ArgumentList {
 enum class ExpressionKind : uint8_t {
   constant,
   name,
-  list,         // items
-  tuple,        // items
-  dict,         // items: key, value, key, value, ...
-  attribute,    // items[0].name
-  item,         // items[0][items[1]]
-  slice,        // items[0][items[1]:items[2]:items[3]], those may be null
-  call,         // items[0](arguments)
-  filter,       // items[0] | name(arguments); items[0] is null in {% filter %} and {% set %}
-  test,         // items[0] is name(arguments)
+  list,       // items
+  tuple,      // items
+  dict,       // items: key, value, key, value, ...
+  attribute,  // items[0].name
+  item,       // items[0][items[1]]
+  slice,      // items[0][items[1]:items[2]:items[3]], those may be null
+  call,       // items[0](arguments)
+  filter,     // items[0] | name(arguments); items[0] is null in {% filter %} and {% set %}
+  test,       // items[0] is name(arguments)
   logical_not,
   negative,
   positive,

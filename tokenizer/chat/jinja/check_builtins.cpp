@@ -12,10 +12,10 @@ void check(const ExpressionPtr& expression, bool soft) {
   const bool filter = node.kind == ExpressionKind::filter && !node.filter;
   const bool test = node.kind == ExpressionKind::test && !node.test;
   if ((filter || test) && !soft) {
-    throw TemplateError("TemplateAssertionError",
-                        std::string("No ") + (filter ? "filter" : "test") + " named " +
-                            quoted(node.name) + ".",
-                        node.line);
+    throw TemplateError(
+        "TemplateAssertionError",
+        std::string("No ") + (filter ? "filter" : "test") + " named " + quoted(node.name) + ".",
+        node.line);
   }
   for (const ExpressionPtr& item : node.items) check(item, soft);
   for (const ExpressionPtr& argument : node.arguments.positional) check(argument, soft);

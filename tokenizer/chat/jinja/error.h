@@ -34,10 +34,10 @@ class TemplateError : public std::exception {
 
 // A template is untrusted code. All bounds are far above what conversations need.
 struct Limits {
-  uint64_t steps = 20'000'000;            // evaluations, elements and 64-byte stretches of text
-  size_t bytes = size_t{512} << 20;       // of all values made while rendering, freed ones too
+  uint64_t steps = 20'000'000;       // evaluations, elements and 64-byte stretches of text
+  size_t bytes = size_t{512} << 20;  // of all values made while rendering, freed ones too
   size_t output_bytes = size_t{64} << 20;
-  int depth = 500;                        // nested statements, expressions and macro calls
+  int depth = 500;  // nested statements, expressions and macro calls
 };
 
 // Counts one rendering down.

@@ -76,15 +76,15 @@ std::string Interpreter::call_macro(const Statement& statement, const ScopePtr& 
     }
     scope->set(kVarargs, Value::tuple(std::move(rest)));
   } else if (arguments.positional.size() > count) {
-    type_error("macro " + name + " takes not more than " + std::to_string(count) +
-               " argument(s)");
+    type_error("macro " + name + " takes not more than " + std::to_string(count) + " argument(s)");
   }
   for (size_t i = 0; i < count; ++i) {
     const Parameter& parameter = signature.parameters[i];
     if (!values[i]) {
-      values[i] = parameter.fallback ? evaluate(*parameter.fallback, scope)
-                                     : Value::undefined("parameter " + quoted(parameter.name) +
-                                                        " was not provided");
+      values[i] =
+          parameter.fallback
+              ? evaluate(*parameter.fallback, scope)
+              : Value::undefined("parameter " + quoted(parameter.name) + " was not provided");
     }
     scope->set(parameter.symbol, *values[i]);
   }
@@ -262,8 +262,7 @@ Value Interpreter::evaluate_filter(const Expression& expression, const ScopePtr&
   }
   const CallArguments arguments = evaluate_arguments(expression.arguments, scope);
   if (!expression.filter) {
-    throw TemplateError("TemplateRuntimeError",
-                        "No filter named " + quoted(expression.name) + ".");
+    throw TemplateError("TemplateRuntimeError", "No filter named " + quoted(expression.name) + ".");
   }
   return expression.filter->apply(*this, expression.name, value, arguments);
 }

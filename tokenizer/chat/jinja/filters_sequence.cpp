@@ -28,9 +28,10 @@ struct LazyIterator final : IteratorObject {
   size_t at = 0;
 };
 
-Value lazy(std::function<void(Interpreter&, std::vector<Value>&)> make,
+Value lazy(const Value& input, std::function<void(Interpreter&, std::vector<Value>&)> make,
            const char* name = "generator") {
   auto iterator = std::make_shared<LazyIterator>();
+  hold(*iterator, input);
   iterator->make = std::move(make);
   iterator->name = name;
   return Value::object(Type::iterator, std::move(iterator));
@@ -40,6 +41,7 @@ Value lazy(std::function<void(Interpreter&, std::vector<Value>&)> make,
 struct StepIterator final : IteratorObject {
   using Step = std::function<std::optional<Value>(Interpreter&, const Value&)>;
   std::optional<Value> next(Interpreter& interpreter) override {
+    const DepthGuard guard(interpreter.budget());
     if (!source) {
       // `if value:` of Jinja: nothing is checked, and no argument read, for what is empty.
       if (!truth(input)) return std::nullopt;
@@ -60,12 +62,13 @@ struct StepIterator final : IteratorObject {
 
 Value stepping(const Value& input, std::function<StepIterator::Step(Interpreter&)> prepare) {
   auto iterator = std::make_shared<StepIterator>();
+  hold(*iterator, input);
   iterator->input = input;
   iterator->prepare = std::move(prepare);
   return Value::object(Type::iterator, std::move(iterator));
 }
 
-#define FILTER(NAME)                                                                     \
+#define FILTER(NAME)                                                                              \
   Value NAME([[maybe_unused]] Interpreter& interpreter, [[maybe_unused]] const std::string& name, \
              const Value& input, [[maybe_unused]] const CallArguments& call)
 
@@ -132,7 +135,7 @@ FILTER(filter_select) {
 }
 
 FILTER(filter_items) {
-  return lazy([input](Interpreter& in, std::vector<Value>& items) {
+  return lazy(input, [input](Interpreter& in, std::vector<Value>& items) {
     if (input.is_undefined()) return;
     if (!input.is_dict()) type_error("Can only get item pairs from a mapping.");
     in.budget().take(input.dict().size() * sizeof(Value) * 3);
@@ -182,7 +185,8 @@ FILTER(filter_reverse) {
   std::vector<Value> items = collect(interpreter, input);
   std::reverse(items.begin(), items.end());
   if (input.is(Type::iterator)) return Value::list(std::move(items));
-  return lazy([items](Interpreter&, std::vector<Value>& out) { out = items; }, "reversed");
+  return lazy(
+      input, [items](Interpreter&, std::vector<Value>& out) { out = items; }, "reversed");
 }
 
 FILTER(filter_join) {
@@ -196,9 +200,9 @@ FILTER(filter_join) {
     if (!first) text += separator;
     first = false;
     const size_t before = text.size();
-    append_text(arguments.at(1).is_none() ? *item
-                                          : attribute_path(interpreter, *item, arguments.at(1)),
-                interpreter.budget(), &text);
+    append_text(
+        arguments.at(1).is_none() ? *item : attribute_path(interpreter, *item, arguments.at(1)),
+        interpreter.budget(), &text);
     interpreter.budget().take(text.size() - before + separator.size());
   }
   return Value::string(std::move(text));
@@ -253,13 +257,13 @@ FILTER(filter_dictsort) {
   }
   if (input.is_undefined()) fail_undefined(input);
   if (!input.is_dict()) {
-    throw TemplateError("AttributeError", quoted(type_name(input)) + " object has no attribute 'items'");
+    throw TemplateError("AttributeError",
+                        quoted(type_name(input)) + " object has no attribute 'items'");
   }
   std::vector<Value> items, keys;
   for (const auto& [key, value] : input.dict().entries()) {
     items.push_back(Value::tuple({key, value}));
-    keys.push_back(
-        folded(interpreter, by == "key" ? key : value, arguments.boolean(0, false)));
+    keys.push_back(folded(interpreter, by == "key" ? key : value, arguments.boolean(0, false)));
   }
   return Value::list(
       sorted(interpreter, std::move(items), std::move(keys), arguments.boolean(2, false)));
@@ -289,8 +293,8 @@ FILTER(filter_extreme) {
   while (const std::optional<Value> item = iterator->next(interpreter)) {
     const Value key = folded(interpreter, attribute_path(interpreter, *item, arguments.at(1)),
                              arguments.boolean(0, false));
-    if (!best || compare(interpreter, Largest ? Comparison::greater : Comparison::less, key,
-                         best_key)) {
+    if (!best ||
+        compare(interpreter, Largest ? Comparison::greater : Comparison::less, key, best_key)) {
       best = item;
       best_key = key;
     }
@@ -305,10 +309,9 @@ FILTER(filter_sum) {
   const auto iterator = iterate(input);
   while (const std::optional<Value> item = iterator->next(interpreter)) {
     interpreter.budget().step();
-    total = binary(interpreter, BinaryOperator::add, total,
-                   arguments.at(0).is_none()
-                       ? *item
-                       : attribute_path(interpreter, *item, arguments.at(0)));
+    total = binary(
+        interpreter, BinaryOperator::add, total,
+        arguments.at(0).is_none() ? *item : attribute_path(interpreter, *item, arguments.at(0)));
   }
   return total;
 }
@@ -316,44 +319,46 @@ FILTER(filter_sum) {
 FILTER(filter_batch) {
   const Arguments arguments(name, call, {"linecount", "fill_with"}, 1);
   const int64_t size = arguments.integer(0, 0);
-  return lazy([input, size, fill = arguments.at(1)](Interpreter& in, std::vector<Value>& out) {
-    std::vector<Value> group;
-    for (Value& item : collect(in, input)) {
-      if (static_cast<int64_t>(group.size()) == size) {
-        out.push_back(Value::list(std::exchange(group, {})));
-      }
-      group.push_back(std::move(item));
-    }
-    if (group.empty()) return;
-    if (!fill.is_none() && size > static_cast<int64_t>(group.size())) {
-      in.budget().take(sizeof(Value) * static_cast<size_t>(size));
-      group.resize(static_cast<size_t>(size), fill);
-    }
-    out.push_back(Value::list(std::move(group)));
-  });
+  return lazy(input,
+              [input, size, fill = arguments.at(1)](Interpreter& in, std::vector<Value>& out) {
+                std::vector<Value> group;
+                for (Value& item : collect(in, input)) {
+                  if (static_cast<int64_t>(group.size()) == size) {
+                    out.push_back(Value::list(std::exchange(group, {})));
+                  }
+                  group.push_back(std::move(item));
+                }
+                if (group.empty()) return;
+                if (!fill.is_none() && size > static_cast<int64_t>(group.size())) {
+                  in.budget().take(sizeof(Value) * static_cast<size_t>(size));
+                  group.resize(static_cast<size_t>(size), fill);
+                }
+                out.push_back(Value::list(std::move(group)));
+              });
 }
 
 FILTER(filter_slice) {
   const Arguments arguments(name, call, {"slices", "fill_with"}, 1);
   const int64_t slices = arguments.integer(0, 0);
-  return lazy([input, slices, fill = arguments.at(1)](Interpreter& in, std::vector<Value>& out) {
-    const std::vector<Value> items = collect(in, input);
-    const auto count = static_cast<int64_t>(items.size());
-    if (slices == 0) {
-      throw TemplateError("ZeroDivisionError", "integer division or modulo by zero");
-    }
-    if (slices < 0) return;
-    in.budget().take(sizeof(Value) * static_cast<size_t>(std::min<int64_t>(slices, INT32_MAX)));
-    auto at = items.begin();
-    for (int64_t i = 0; i < slices; ++i) {
-      const bool longer = i < count % slices;
-      const auto end = at + (count / slices + longer);
-      std::vector<Value> part(at, end);
-      if (!fill.is_none() && !longer) part.push_back(fill);
-      at = end;
-      out.push_back(Value::list(std::move(part)));
-    }
-  });
+  return lazy(
+      input, [input, slices, fill = arguments.at(1)](Interpreter& in, std::vector<Value>& out) {
+        const std::vector<Value> items = collect(in, input);
+        const auto count = static_cast<int64_t>(items.size());
+        if (slices == 0) {
+          throw TemplateError("ZeroDivisionError", "integer division or modulo by zero");
+        }
+        if (slices < 0) return;
+        in.budget().take(sizeof(Value) * static_cast<size_t>(std::min<int64_t>(slices, INT32_MAX)));
+        auto at = items.begin();
+        for (int64_t i = 0; i < slices; ++i) {
+          const bool longer = i < count % slices;
+          const auto end = at + (count / slices + longer);
+          std::vector<Value> part(at, end);
+          if (!fill.is_none() && !longer) part.push_back(fill);
+          at = end;
+          out.push_back(Value::list(std::move(part)));
+        }
+      });
 }
 
 FILTER(filter_groupby) {
@@ -362,8 +367,8 @@ FILTER(filter_groupby) {
   const Value* fallback = arguments.at(1).is_none() ? nullptr : &arguments.at(1);
   std::vector<Value> items = collect(interpreter, input), keys;
   for (const Value& item : items) {
-    keys.push_back(folded(
-        interpreter, attribute_path(interpreter, item, arguments.at(0), fallback), sensitive));
+    keys.push_back(folded(interpreter, attribute_path(interpreter, item, arguments.at(0), fallback),
+                          sensitive));
   }
   std::vector<Value> order;
   for (size_t i = 0; i < items.size(); ++i) {

@@ -16,7 +16,7 @@
 namespace engine::jinja {
 namespace {
 
-#define FILTER(NAME)                                                                     \
+#define FILTER(NAME)                                                                              \
   Value NAME([[maybe_unused]] Interpreter& interpreter, [[maybe_unused]] const std::string& name, \
              const Value& input, [[maybe_unused]] const CallArguments& call)
 
@@ -141,8 +141,8 @@ FILTER(filter_truncate) {
   const int64_t leeway = arguments.at(3).is_none() ? 5 : arguments.integer(3, 5);
   const int64_t kept = limit - count_characters(end);
   if (kept < 0 || leeway < 0) {
-    throw TemplateError("AssertionError", fmt::format("expected length >= {}, got {}",
-                                                      count_characters(end), limit));
+    throw TemplateError("AssertionError",
+                        fmt::format("expected length >= {}, got {}", count_characters(end), limit));
   }
   if (*size <= limit + leeway) return input;
   if (!input.is_string()) type_error("a " + type_name(input) + " cannot be truncated");

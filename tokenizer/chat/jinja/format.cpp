@@ -292,8 +292,7 @@ class PercentFormatter {
     if (value.is(Type::real) && !(std::abs(real) < 9.2e18)) {
       throw TemplateError("OverflowError", "integer needs more than 64 bits");
     }
-    const int64_t number =
-        value.is(Type::real) ? static_cast<int64_t>(real) : value.as_integer();
+    const int64_t number = value.is(Type::real) ? static_cast<int64_t>(real) : value.as_integer();
     if (spec.precision && *spec.precision > 0) {  // the fewest digits
       if (*spec.precision > kMaxPrecision) value_error("precision too big");
       Specification plain = spec;
@@ -389,9 +388,8 @@ class BraceFormatter {
       if (first.size() > 9) value_error("Too many decimal digits in format string");
       const size_t index = first.empty() ? next_++ : std::stoul(std::string(first));
       if (index >= arguments_.positional.size()) {
-        throw TemplateError("IndexError",
-                            "Replacement index " + std::to_string(index) +
-                                " out of range for positional args tuple");
+        throw TemplateError("IndexError", "Replacement index " + std::to_string(index) +
+                                              " out of range for positional args tuple");
       }
       value = arguments_.positional[index];
     } else {
@@ -403,7 +401,8 @@ class BraceFormatter {
     while (end < path.size()) {
       if (path[end] == '.') {
         const size_t stop = std::min(path.find_first_of(".[", end + 1), path.size());
-        value = get_attribute(interpreter_, value, std::string(path.substr(end + 1, stop - end - 1)));
+        value =
+            get_attribute(interpreter_, value, std::string(path.substr(end + 1, stop - end - 1)));
         end = stop;
       } else {
         const size_t stop = path.find(']', end);

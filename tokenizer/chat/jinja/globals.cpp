@@ -105,6 +105,7 @@ Value make_cycler(Interpreter&, const CallArguments& call) {
   }
   auto cycler = std::make_shared<CyclerObject>();
   cycler->items = call.positional;
+  for (const Value& item : cycler->items) hold(*cycler, item);
   return Value::object(Type::cycler, std::move(cycler));
 }
 
@@ -121,6 +122,7 @@ Value make_joiner(Interpreter&, const CallArguments& call) {
   auto joiner = std::make_shared<Joiner>();
   joiner->name = "<Joiner>";
   joiner->separator = arguments.has(0) ? arguments.at(0) : Value::string(", ");
+  hold(*joiner, joiner->separator);
   return Value::object(Type::callable, std::move(joiner));
 }
 

@@ -20,6 +20,15 @@ struct FilteredIterator final : IteratorObject {
   std::shared_ptr<Scope> scope;
 };
 
+// Breaks circles: the variables of a loop's passes hold the loop.
+struct LoopEnd {
+  LoopObject& loop;
+  ~LoopEnd() {
+    loop.scope.reset();
+    loop.last_changed.reset();
+  }
+};
+
 std::shared_ptr<Scope> inner(const std::shared_ptr<Scope>& parent) {
   auto scope = std::make_shared<Scope>();
   scope->parent = parent;
@@ -31,8 +40,7 @@ std::shared_ptr<Scope> inner(const std::shared_ptr<Scope>& parent) {
 // While it lives, what is written goes into a text of its own.
 class Interpreter::Capture {
  public:
-  explicit Capture(Interpreter& interpreter)
-      : interpreter_(interpreter), outer_(interpreter.out_) {
+  explicit Capture(Interpreter& interpreter) : interpreter_(interpreter), outer_(interpreter.out_) {
     interpreter_.out_ = &text;
   }
   ~Capture() { interpreter_.out_ = outer_; }
@@ -175,18 +183,20 @@ bool Interpreter::accepts(const Statement& loop, const ScopePtr& scope, const Va
   return truth(evaluate(*loop.filter, filter_scope));
 }
 
-void Interpreter::run_loop(const Statement& statement, const ScopePtr& scope,
-                           const Value& iterable, int64_t depth) {
+void Interpreter::run_loop(const Statement& statement, const ScopePtr& scope, const Value& iterable,
+                           int64_t depth) {
   auto loop = std::make_shared<LoopObject>();
   loop->interpreter = this;
   loop->depth0 = depth;
   loop->source = iterate(iterable);
   loop->iterable = iterable;
+  hold(*loop, iterable);
   if (statement.filter) {
     auto filtered = std::make_shared<FilteredIterator>();
     filtered->source = std::move(loop->source);
     filtered->loop = &statement;
     filtered->scope = scope;
+    hold(*filtered, iterable);
     loop->iterable = Value::object(Type::iterator, filtered);
     loop->source = std::move(filtered);
   }
@@ -194,16 +204,19 @@ void Interpreter::run_loop(const Statement& statement, const ScopePtr& scope,
     loop->statement = &statement;
     loop->scope = scope;
   }
+  const LoopEnd end{*loop};
   const Value loop_value = Value::object(Type::loop, loop);
+  bool completed = false;  // a pass, to its end: that is what Jinja asks before `else`
   while (loop->advance()) {
     budget_.step();
     const ScopePtr pass = inner(scope);
     pass->set(kLoop, loop_value);
     assign(*statement.target, pass, *loop->current);
-    if (execute(statement.body, pass) == Flow::break_loop) break;
+    const Flow flow = execute(statement.body, pass);
+    if (flow == Flow::break_loop) break;
+    completed |= flow == Flow::next;
   }
-  loop->scope.reset();
-  if (loop->index0 < 0) execute(statement.otherwise, inner(scope));
+  if (!completed) execute(statement.otherwise, inner(scope));
 }
 
 std::string Interpreter::recurse(const LoopObject& loop, const Value& iterable) {
@@ -279,7 +292,8 @@ void Interpreter::assign(const Expression& target, const ScopePtr& scope, const 
       namespace_of(target, scope).attributes.set(target.name, value);
       return;
     default: {
-      if (!iterable(value)) type_error("cannot unpack non-iterable " + type_name(value) + " object");
+      if (!iterable(value))
+        type_error("cannot unpack non-iterable " + type_name(value) + " object");
       const auto iterator = iterate(value);
       size_t count = 0;
       for (const ExpressionPtr& item : target.items) {
@@ -293,8 +307,8 @@ void Interpreter::assign(const Expression& target, const ScopePtr& scope, const 
         ++count;
       }
       if (iterator->next(*this)) {
-        throw TemplateError("ValueError", "too many values to unpack (expected " +
-                                              std::to_string(count) + ")");
+        throw TemplateError("ValueError",
+                            "too many values to unpack (expected " + std::to_string(count) + ")");
       }
     }
   }

@@ -63,9 +63,9 @@ class Lexer {
 
   // Passes `count` bytes.
   void advance(size_t count) {
-    line_ += static_cast<int>(std::count(source_.begin() + static_cast<ptrdiff_t>(at_),
-                                         source_.begin() + static_cast<ptrdiff_t>(at_ + count),
-                                         '\n'));
+    line_ +=
+        static_cast<int>(std::count(source_.begin() + static_cast<ptrdiff_t>(at_),
+                                    source_.begin() + static_cast<ptrdiff_t>(at_ + count), '\n'));
     at_ += count;
   }
 
@@ -317,10 +317,9 @@ class Lexer {
   void lex_string();
 
   void lex_symbol(std::string& brackets) {
-    static constexpr std::string_view kSymbols[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-",
-                                                    "/",  "*",  "%",  "~",  "[",  "]",  "(", ")",
-                                                    "{",  "}",  ">",  "<",  "=",  ".",  ":", "|",
-                                                    ",",  ";"};
+    static constexpr std::string_view kSymbols[] = {
+        "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+        "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
     for (const std::string_view symbol : kSymbols) {
       if (!looking_at(symbol)) continue;
       const char c = symbol.size() == 1 ? symbol[0] : ' ';

@@ -13,6 +13,7 @@ bool LoopObject::advance() {
   std::optional<Value> next = after ? std::exchange(after, std::nullopt) : pull();
   if (!next) return false;
   ++index0;
+  hold(*this, *next);
   before = std::exchange(current, std::move(next));
   return true;
 }

@@ -158,8 +158,8 @@ Value get_slice(Interpreter& interpreter, const Value& object, const Slice& slic
     result->count = count;
     result->start = at(start);
     result->stop = at(stop);
-    result->step = static_cast<int64_t>(static_cast<uint64_t>(range.step) *
-                                        static_cast<uint64_t>(step));
+    result->step =
+        static_cast<int64_t>(static_cast<uint64_t>(range.step) * static_cast<uint64_t>(step));
     return Value::object(Type::range, std::move(result));
   }
   if (object.is_string()) {
@@ -172,7 +172,8 @@ Value get_slice(Interpreter& interpreter, const Value& object, const Slice& slic
       result = text.substr(begin, end - begin);
     } else {
       const std::vector<std::string_view> characters = split_characters(text);
-      for (int64_t i = 0; i < count; ++i) result += characters[static_cast<size_t>(start + i * step)];
+      for (int64_t i = 0; i < count; ++i)
+        result += characters[static_cast<size_t>(start + i * step)];
     }
     return Value::string(std::move(result), object.markup());
   }

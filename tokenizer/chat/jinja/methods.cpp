@@ -51,7 +51,7 @@ Value make_parts(Interpreter& interpreter, const Value& self,
   return type == Type::list ? Value::list(std::move(items)) : Value::tuple(std::move(items));
 }
 
-#define METHOD(NAME)                                                                 \
+#define METHOD(NAME)                                                                        \
   Value NAME([[maybe_unused]] Interpreter& interpreter, [[maybe_unused]] const Value& self, \
              [[maybe_unused]] const std::string& name, [[maybe_unused]] const CallArguments& call)
 
@@ -82,8 +82,7 @@ METHOD(string_split) {
   const Arguments arguments(name, call, {"sep", "maxsplit"});
   const auto separator = arguments.optional_text(0);
   if (separator && separator->empty()) throw TemplateError("ValueError", "empty separator");
-  return make_parts(interpreter, self,
-                    Function(self.text(), separator, arguments.integer(1, -1)));
+  return make_parts(interpreter, self, Function(self.text(), separator, arguments.integer(1, -1)));
 }
 
 METHOD(string_splitlines) {
@@ -179,8 +178,7 @@ METHOD(string_replace) {
   const std::string &from = arguments.text(0), &to = arguments.text(1);
   const size_t most = from.empty() ? self.text().size() + 1 : self.text().size() / from.size();
   if (to.size() > from.size()) interpreter.budget().take(most * (to.size() - from.size()));
-  return make_text(interpreter, self,
-                   replace_all(self.text(), from, to, arguments.integer(2, -1)));
+  return make_text(interpreter, self, replace_all(self.text(), from, to, arguments.integer(2, -1)));
 }
 
 METHOD(string_join) {
@@ -338,8 +336,8 @@ METHOD(sequence_index) {
       return Value::integer(i);
     }
   }
-  throw TemplateError("ValueError", repr(arguments.at(0), interpreter.budget()) + " is not in " +
-                                        type_name(self));
+  throw TemplateError(
+      "ValueError", repr(arguments.at(0), interpreter.budget()) + " is not in " + type_name(self));
 }
 
 METHOD(copy) {
@@ -348,9 +346,9 @@ METHOD(copy) {
 }
 
 constexpr NamedMethod kListMethods[] = {
-    {"append", nullptr}, {"clear", nullptr}, {"copy", copy},       {"count", sequence_count},
+    {"append", nullptr}, {"clear", nullptr},        {"copy", copy},      {"count", sequence_count},
     {"extend", nullptr}, {"index", sequence_index}, {"insert", nullptr}, {"pop", nullptr},
-    {"remove", nullptr}, {"reverse", nullptr}, {"sort", nullptr},
+    {"remove", nullptr}, {"reverse", nullptr},      {"sort", nullptr},
 };
 constexpr NamedMethod kTupleMethods[] = {{"count", sequence_count}, {"index", sequence_index}};
 
@@ -362,6 +360,7 @@ METHOD(dict_view) {
   auto view = std::make_shared<ViewObject>();
   view->kind = Kind;
   view->dict = self;
+  hold(*view, self);
   return Value::object(Type::view, std::move(view));
 }
 
@@ -434,14 +433,15 @@ std::optional<Value> bind(const NamedMethod (&methods)[N], const Value& self,
     if (entry.name != name) continue;
     const std::string type = type_name(self);
     if (!entry.method) {
-      return Value::undefined("access to attribute " + quoted(name) + " of " + quoted(type) +
-                                  " object is unsafe.",
-                              "SecurityError");
+      return Value::undefined(
+          "access to attribute " + quoted(name) + " of " + quoted(type) + " object is unsafe.",
+          "SecurityError");
     }
     auto bound = std::make_shared<BoundMethod>();
     bound->name = "<built-in method " + std::string(name) + " of " + type + " object>";
     bound->short_name = std::string(name);
     bound->self = self;
+    hold(*bound, self);
     bound->method = entry.method;
     return Value::object(Type::callable, std::move(bound));
   }

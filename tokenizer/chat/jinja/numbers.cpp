@@ -52,8 +52,8 @@ std::optional<int64_t> parse_integer(std::string_view text, int64_t base) {
   }
   if (!drop_underscores(digits) || digits.empty()) return std::nullopt;
   uint64_t value = 0;
-  const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), value,
-                                      static_cast<int>(base));
+  const auto result =
+      std::from_chars(digits.data(), digits.data() + digits.size(), value, static_cast<int>(base));
   if (result.ptr != digits.data() + digits.size()) return std::nullopt;
   if (result.ec != std::errc() || value > static_cast<uint64_t>(INT64_MAX) + negative) {
     throw TemplateError("OverflowError", "integer needs more than 64 bits");

@@ -191,8 +191,8 @@ Value binary(Interpreter& interpreter, BinaryOperator op, const Value& a, const 
     if (repeatable_a && b.is_integral()) return repeat(interpreter, a, b.as_integer());
     if (repeatable_b && a.is_integral()) return repeat(interpreter, b, a.as_integer());
     if (repeatable_a || repeatable_b) {
-      type_error("can't multiply sequence by non-int of type '" +
-                 type_name(repeatable_a ? b : a) + "'");
+      type_error("can't multiply sequence by non-int of type '" + type_name(repeatable_a ? b : a) +
+                 "'");
     }
   }
   type_error(std::string("unsupported operand type(s) for ") + kSymbols[static_cast<size_t>(op)] +

@@ -7,7 +7,15 @@
 
 namespace engine::jinja {
 
-enum class BinaryOperator : uint8_t { add, subtract, multiply, divide, floor_divide, modulo, power };
+enum class BinaryOperator : uint8_t {
+  add,
+  subtract,
+  multiply,
+  divide,
+  floor_divide,
+  modulo,
+  power
+};
 enum class Comparison : uint8_t {
   equal,
   not_equal,

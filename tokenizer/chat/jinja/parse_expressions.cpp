@@ -152,9 +152,9 @@ ExpressionPtr ExpressionParser::parse_not() {
 
 ExpressionPtr ExpressionParser::parse_comparison() {
   static constexpr std::pair<std::string_view, Comparison> kSymbols[] = {
-      {"==", Comparison::equal},     {"!=", Comparison::not_equal},
-      {"<", Comparison::less},       {"<=", Comparison::less_equal},
-      {">", Comparison::greater},    {">=", Comparison::greater_equal}};
+      {"==", Comparison::equal},  {"!=", Comparison::not_equal},
+      {"<", Comparison::less},    {"<=", Comparison::less_equal},
+      {">", Comparison::greater}, {">=", Comparison::greater_equal}};
   auto node = make(ExpressionKind::comparison, current().line);
   node->items.push_back(parse_sum());
   while (true) {

@@ -110,8 +110,7 @@ class TemplateParser : public ExpressionParser {
       return make_statement(
           tag == "break" ? StatementKind::break_loop : StatementKind::continue_loop, line);
     }
-    for (const char* other :
-         {"extends", "include", "import", "from", "block", "autoescape"}) {
+    for (const char* other : {"extends", "include", "import", "from", "block", "autoescape"}) {
       if (tag == other) {
         throw TemplateError("UnsupportedError", "the tag '" + tag + "' is not supported", line);
       }

@@ -36,11 +36,11 @@ class ExpressionParser {
   };
 
   struct TupleOptions {
-    bool with_condition = true;       // `a if b else c` may stand in it
-    bool parentheses = false;         // it may be empty
-    bool targets_only = false;        // names and tuples of them
-    bool with_members = false;        // and namespace attributes
-    const char* end_name = nullptr;   // a name that ends it
+    bool with_condition = true;      // `a if b else c` may stand in it
+    bool parentheses = false;        // it may be empty
+    bool targets_only = false;       // names and tuples of them
+    bool with_members = false;       // and namespace attributes
+    const char* end_name = nullptr;  // a name that ends it
   };
   ExpressionPtr parse_expression(bool with_condition = true);
   ExpressionPtr parse_tuple(const TupleOptions& options);

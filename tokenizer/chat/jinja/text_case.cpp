@@ -155,14 +155,12 @@ bool is_member(char32_t c, CharacterClass what) {
 }  // namespace
 
 std::string to_upper(std::string_view text) {
-  return map_characters(text,
-                        [](size_t, char32_t c, std::string* out) { append_upper(c, out); });
+  return map_characters(text, [](size_t, char32_t c, std::string* out) { append_upper(c, out); });
 }
 
 std::string to_lower(std::string_view text) {
-  return map_characters(text, [text](size_t at, char32_t c, std::string* out) {
-    append_lower(text, at, c, out);
-  });
+  return map_characters(
+      text, [text](size_t at, char32_t c, std::string* out) { append_lower(text, at, c, out); });
 }
 
 std::string capitalize(std::string_view text) {

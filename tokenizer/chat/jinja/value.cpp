@@ -10,32 +10,12 @@
 namespace engine::jinja {
 namespace {
 
-constexpr int kMaxHeight = 400;  // of nested containers: comparing and printing them recurses
+constexpr int kMaxHeight = 400;
 constexpr size_t kSmallDict = 12;
-
-int height_of(const Value& value) {
-  switch (value.type()) {
-    case Type::list:
-    case Type::tuple:
-      return value.get<SequenceObject>().height;
-    case Type::dict:
-      return value.get<DictObject>().height;
-    case Type::view:
-      return height_of(value.get<ViewObject>().dict) + 1;
-    default:
-      return 0;
-  }
-}
-
-int raised(int height, const Value& member) {
-  height = std::max(height, height_of(member) + 1);
-  if (height > kMaxHeight) throw TemplateError("LimitError", "values are nested too deep");
-  return height;
-}
 
 Value make_sequence(Type type, std::vector<Value> items) {
   auto object = std::make_shared<SequenceObject>();
-  for (const Value& item : items) object->height = raised(object->height, item);
+  for (const Value& item : items) hold(*object, item);
   object->items = std::move(items);
   return Value::object(type, std::move(object));
 }
@@ -124,7 +104,8 @@ struct StringIterator final : IteratorObject {
     const auto& string = static_cast<StringObject&>(*keep);
     if (at == string.text.size()) return std::nullopt;
     size_t end = at + 1;
-    while (end < string.text.size() && (static_cast<unsigned char>(string.text[end]) & 0xC0) == 0x80) {
+    while (end < string.text.size() &&
+           (static_cast<unsigned char>(string.text[end]) & 0xC0) == 0x80) {
       ++end;
     }
     Value character = Value::string(string.text.substr(at, end - at), string.markup);
@@ -233,8 +214,8 @@ const Value* DictObject::find(std::string_view key) const {
 }
 
 void DictObject::set(Value key, Value value) {
-  height = raised(height, value);
-  height = raised(height, key);
+  hold(*this, key);
+  hold(*this, value);
   if (const Value* present = find(key)) {
     const_cast<Value&>(*present) = std::move(value);  // one of our own entries
     return;
@@ -254,6 +235,14 @@ void DictObject::set(Value key, Value value) {
 void DictObject::clear() {
   entries_.clear();
   index_.clear();
+}
+
+void hold(Object& holder, const Value& member) {
+  const bool nested = member.shared() && !member.is(Type::space);
+  holder.height = std::max(holder.height, nested ? member.shared()->height + 1 : 1);
+  if (holder.height > kMaxHeight) {
+    throw TemplateError("LimitError", "values are nested too deep");
+  }
 }
 
 std::string type_name(const Value& value) {

@@ -28,12 +28,12 @@ enum class Type : uint8_t {
   list,
   tuple,
   dict,
-  view,       // dict.keys(), .values(), .items()
+  view,  // dict.keys(), .values(), .items()
   range,
-  iterator,   // what map, select, items, ... give: can be walked once
-  space,      // namespace(...)
-  callable,   // function, method, macro
-  loop,       // the variable `loop`
+  iterator,  // what map, select, items, ... give: can be walked once
+  space,     // namespace(...)
+  callable,  // function, method, macro
+  loop,      // the variable `loop`
   cycler,
 };
 
@@ -42,6 +42,7 @@ class Interpreter;
 
 struct Object {
   virtual ~Object() = default;
+  int height = 0;  // levels of objects held by this one: freeing, comparing, printing recurse
 };
 
 struct StringObject final : Object {
@@ -52,13 +53,12 @@ struct StringObject final : Object {
 };
 
 struct UndefinedObject final : Object {
-  std::string message;              // "'x' is undefined"
+  std::string message;  // "'x' is undefined"
   const char* type = "UndefinedError";
 };
 
 struct SequenceObject final : Object {
   std::vector<Value> items;
-  int height = 1;      // levels of containers
   bool group = false;  // a pair of groupby: also .grouper and .list
 };
 
@@ -136,7 +136,6 @@ struct DictObject final : Object {
   const std::vector<Entry>& entries() const { return entries_; }
   size_t size() const { return entries_.size(); }
   void clear();
-  int height = 1;
 
  private:
   const Value* find_hashed(uint64_t hash, const Value& key) const;
@@ -173,6 +172,10 @@ struct Callable : Object {
   virtual Value call(Interpreter& interpreter, CallArguments& arguments) const = 0;
   std::string name;
 };
+
+// To be called for each value that an object keeps. Throws LimitError when they are nested too
+// deep. Namespaces do not count: the interpreter takes them apart.
+void hold(Object& holder, const Value& member);
 
 // Name of the Python type, as error messages have it.
 std::string type_name(const Value& value);

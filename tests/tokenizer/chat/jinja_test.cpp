@@ -1,0 +1,229 @@
+// Templates against what Jinja made of them (tests/reference/make_chat_goldens.py).
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tokenizer/chat/jinja/interpreter.h"
+#include "tokenizer/chat/jinja/parser.h"
+#include "tokenizer/chat/jinja/text.h"
+#include "tokenizer/chat/json_value.h"
+
+namespace engine::jinja {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+const std::string kGolden = ENGINE_SOURCE_DIR "/tests/tokenizer/chat/golden/";
+
+RenderOptions options_of_goldens() {
+  RenderOptions options;
+  std::tm date{};
+  date.tm_year = 124;
+  date.tm_mon = 6;
+  date.tm_mday = 26;
+  date.tm_wday = 5;
+  options.now = date;
+  return options;
+}
+
+std::string rendered(const std::string& source, const Json& variables = Json::object()) {
+  return render(parse(source), json_value(variables).dict(), options_of_goldens()).text;
+}
+
+std::string error_of(const std::string& source) {
+  try {
+    return "no error: " + rendered(source);
+  } catch (const TemplateError& error) {
+    return error.what();
+  }
+}
+
+TEST(Jinja, EqualsJinja) {
+  std::ifstream in(kGolden + "templates.jsonl");
+  std::string line;
+  ASSERT_TRUE(std::getline(in, line));
+  const Value variables = json_value(Json::parse(line)["variables"]);
+  int rows = 0, errors = 0, spans = 0;
+  for (; std::getline(in, line); ++rows) {
+    const Json row = Json::parse(line);
+    const std::string source = row["template"];
+    SCOPED_TRACE(source);
+    try {
+      const Rendering result = render(parse(source), variables.dict(), options_of_goldens());
+      if (row.contains("error")) {
+        ADD_FAILURE() << "expected " << row["error"] << ", rendered " << result.text;
+        continue;
+      }
+      EXPECT_EQ(result.text, row["rendered"].get<std::string>());
+      Json found = Json::array();
+      for (const Span& span : result.generations) {
+        found.push_back({count_characters(result.text.substr(0, span.begin)),
+                         count_characters(result.text.substr(0, span.end))});
+      }
+      EXPECT_EQ(found, row.value("spans", Json::array()));
+      spans += !found.empty();
+    } catch (const TemplateError& error) {
+      ASSERT_TRUE(row.contains("error")) << error.what();
+      EXPECT_EQ(error.type(), row["error"].get<std::string>()) << error.what();
+      ++errors;
+    }
+  }
+  EXPECT_GT(rows, 230);
+  EXPECT_GT(errors, 40);
+  EXPECT_GT(spans, 3);
+}
+
+TEST(Jinja, MessagesOfErrors) {
+  EXPECT_EQ(error_of("{{ raise_exception('Roles must alternate') }}"),
+            "TemplateError: Roles must alternate");
+  EXPECT_EQ(error_of("{{ x.y }}"), "UndefinedError: 'x' is undefined");
+  EXPECT_EQ(error_of("{% set d = {} %}{{ d.a.b }}"),
+            "UndefinedError: 'dict object' has no attribute 'a'");
+  EXPECT_EQ(error_of("{{ [1][3].x }}"), "UndefinedError: list object has no element 3");
+  EXPECT_EQ(error_of("{{ 'a' + 1 }}"), "TypeError: can only concatenate str (not \"int\") to str");
+  EXPECT_EQ(error_of("{{ [].append(1) }}"),
+            "SecurityError: access to attribute 'append' of 'list' object is unsafe.");
+  EXPECT_EQ(error_of("{% include 'x' %}"), "UnsupportedError: the tag 'include' is not supported");
+}
+
+TEST(Jinja, ErrorsKnowTheirLine) {
+  for (const char* source :
+       {"a\nb\n{{ 1 + }}", "a\n{# c\n#}{{ x.y }}", "{% set a = 1 %}\n\n{{ 1|nope }}"}) {
+    try {
+      rendered(source);
+      ADD_FAILURE() << source;
+    } catch (const TemplateError& error) {
+      EXPECT_EQ(error.line(), 3) << source;
+    }
+  }
+}
+
+TEST(Jinja, TheDateIsThereOnlyWhenItWasGiven) {
+  const Template parsed = parse(
+      "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}fixed{% endif %}");
+  EXPECT_EQ(render(parsed, DictObject(), {}).text, "fixed");
+  EXPECT_EQ(render(parsed, DictObject(), options_of_goldens()).text, "26 Jul 2024");
+}
+
+// A block in a macro is found where Jinja puts it if its text is really there.
+TEST(Jinja, GenerationBlocksInMacros) {
+  const std::string macro =
+      "{% macro m(x) %}{% generation %}{{ x }}{% endgeneration %}!{% endmacro %}";
+  const Rendering here = render(parse("a" + macro + "{{ m('bc') }}"), DictObject(), {});
+  EXPECT_EQ(here.text, "abc!");
+  EXPECT_EQ(here.generations, (std::vector<Span>{{1, 3}}));
+  EXPECT_THROW(render(parse(macro + "a{{ 'x' ~ m('bc') }}"), DictObject(), {}), TemplateError);
+}
+
+// --- Templates that mean harm end, and soon. ---
+
+std::string repeated(const std::string& text, int count) {
+  std::string result;
+  for (int i = 0; i < count; ++i) result += text;
+  return result;
+}
+
+TEST(JinjaLimits, DeepNestingIsAnError) {
+  constexpr int kMany = 100000;
+  for (const auto& [open, close] :
+       std::vector<std::pair<std::string, std::string>>{{"{{ ", " }}"}, {"{{ 1", "1 }}"}}) {
+    for (const char* nested :
+         {"(", "[", "{1:", "-", "not ", "x[", "f(", "1+", "x|f", "1 if ", "1 is a ", "{", "((",
+          "[[1,", "1**", "(1,", "x and ", "1 if 1 else "}) {
+      const std::string text = error_of(open + repeated(nested, kMany) + close);
+      EXPECT_EQ(text.find("no error"), std::string::npos) << nested;
+    }
+  }
+  for (const char* tag :
+       {"{% if 1 %}", "{% for i in [1] %}", "{% macro m() %}", "{% set x %}", "{% with %}",
+        "{% filter upper %}", "{% generation %}", "{% call f() %}"}) {
+    EXPECT_EQ(error_of(repeated(tag, kMany)), "LimitError: the template is nested too deep") << tag;
+  }
+  // Long is not deep.
+  EXPECT_EQ(rendered("{{ [" + repeated("1,", kMany) + "]|length }}"), "100000");
+  EXPECT_EQ(rendered(repeated("{% if 0 %}{% endif %}", kMany)), "");
+  EXPECT_EQ(rendered("{% if 0 %}" + repeated("{% elif 0 %}", kMany) + "{% else %}x{% endif %}"),
+            "x");
+  EXPECT_EQ(rendered("{{ ''" + repeated("~'a'", kMany) + " }}").size(), 100000u);
+}
+
+TEST(JinjaLimits, ValuesThatGrowAreBounded) {
+  const std::string limit = "LimitError: ";
+  for (const char* source :
+       {// doubling texts and lists
+        "{% set ns = namespace(s='ab') %}{% for i in range(90) %}{% set ns.s = ns.s + ns.s %}{% "
+        "endfor %}",
+        "{% set ns = namespace(s='ab') %}{% for i in range(90) %}{% set ns.s = ns.s ~ ns.s %}{% "
+        "endfor %}",
+        "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = ns.l + ns.l %}{% "
+        "endfor %}",
+        "{{ ('a' * 1000000) * 1000000 }}", "{{ 'a' * 9223372036854775807 }}",
+        "{{ [1] * 9223372036854775807 }}", "{{ 'a'.center(9000000000000000000) }}",
+        "{{ 'a'.ljust(4000000000) }}", "{{ '%999999999s' % 1 }}", "{{ '{:2000000000}'.format(1) }}",
+        "{{ 'a'|indent(2000000000) }}", "{{ 'a'.zfill(4000000000) }}",
+        "{{ '\\t'.expandtabs(4000000000) }}", "{{ ('a' * 100000).replace('', 'b' * 100000) }}",
+        "{{ ('a,' * 100000).split(',')|join('b' * 100000) }}",
+        "{{ [1]|batch(4000000000, 0)|list }}", "{{ [1]|slice(4000000000)|list }}",
+        "{{ {'a': 1}|tojson(indent=4000000000) }}",
+        // long loops
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+        "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
+        // calls without end
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% macro m() %}{% call m() %}{% endcall %}{{ caller }}{% endmacro %}{% call m() %}{% "
+        "endcall %}",
+        "{% for i in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}",
+        // deep values
+        "{% set ns = namespace(l=[]) %}{% for i in range(100000) %}{% set ns.l = [ns.l] %}{% "
+        "endfor %}{{ ns.l }}",
+        "{% set ns = namespace(l={}) %}{% for i in range(100000) %}{% set ns.l = {'a': ns.l} %}{% "
+        "endfor %}{{ ns.l|tojson }}",
+        // circles
+        "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}",
+        "{% set ns = namespace() %}{% set ns.a = [{'b': ns}] %}{{ ns.a }}"}) {
+    const std::string text = error_of(source);
+    EXPECT_EQ(text.substr(0, limit.size()), limit) << source << " -> " << text;
+  }
+}
+
+TEST(JinjaLimits, LongChainsOfNamespacesAreFreed) {
+  EXPECT_EQ(rendered("{% set ns = namespace(p=none) %}{% for i in range(100000) %}"
+                     "{% set ns.p = namespace(p=ns.p) %}{% endfor %}ok"),
+            "ok");
+  // And iterators over iterators.
+  EXPECT_EQ(error_of("{% set ns = namespace(p=[]) %}{% for i in range(100000) %}"
+                     "{% set ns.p = ns.p|map('upper') %}{% endfor %}{{ ns.p|list }}")
+                .substr(0, 10),
+            "LimitError");
+}
+
+// Objects that hold each other in long chains: freeing them must not recurse without bound.
+TEST(JinjaLimits, LongChainsOfOtherThings) {
+  for (const char* link :
+       {"[ns.p.index]", "ns.p|list|map('upper')", "[ns.p].__len__ or ns.p", "[cycler(ns.p)]",
+        "[joiner(ns.p)]", "[{'a': ns.p}.items()]", "[ns.p]|batch(1)", "[ns.p]|reverse"}) {
+    rendered("{% set ns = namespace(p=[1]) %}{% for i in range(100) %}{% set ns.p = " +
+             std::string(link) + " %}{% endfor %}");  // short ones may be
+    error_of("{% set ns = namespace(p=[1]) %}{% for i in range(100000) %}{% set ns.p = " +
+             std::string(link) + " %}{% endfor %}");  // long ones end somehow
+  }
+  error_of(
+      "{% set ns = namespace(p=[1]) %}{% for i in range(100000) %}{% for j in ns.p %}"
+      "{% set ns.p = [loop] %}{% endfor %}{% endfor %}");
+  EXPECT_EQ(rendered("{% for i in [1, 2] %}{{ loop.changed(loop) }}{% endfor %}"), "TrueFalse");
+}
+
+TEST(JinjaLimits, NumbersOutOfRange) {
+  EXPECT_EQ(error_of("{{ 9223372036854775807 + 1 }}").substr(0, 13), "OverflowError");
+  EXPECT_EQ(error_of("{{ 2 ** 64 }}").substr(0, 13), "OverflowError");
+  EXPECT_EQ(error_of("{{ (0 - 9223372036854775807 - 1) // -1 }}").substr(0, 13), "OverflowError");
+  EXPECT_EQ(rendered("{{ (0 - 9223372036854775807 - 1) % -1 }}"), "0");
+  EXPECT_EQ(error_of("{{ 99999999999999999999 }}").substr(0, 19), "TemplateSyntaxError");
+  EXPECT_EQ(rendered("{{ 'abc'[-9223372036854775807:9223372036854775807:9223372036854775807] }}"),
+            "a");
+  EXPECT_EQ(rendered("{{ range(0, 9223372036854775807, 4611686018427387904)|list|length }}"), "2");
+}
+
+}  // namespace
+}  // namespace engine::jinja
