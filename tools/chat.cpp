@@ -94,6 +94,17 @@ ChatTemplate open_chat_template(const Tokenizer& tokenizer, const ChatArguments&
       tokenizer, chat_template_options(arguments.chat_template, arguments.date, "--date"));
 }
 
+ChatPrompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                       const Json& row) {
+  const Conversation conversation = read_conversation(row);
+  const bool open_end = conversation.messages.back().role == "assistant";
+  const RenderedChat rendered = chat_template.render(
+      conversation, {.add_generation_prompt = !open_end, .continue_final_message = open_end});
+  EncodedChat encoded = encode_chat(tokenizer, {rendered.text, {}});
+  ensure_bos(tokenizer, encoded);
+  return {rendered.text, std::move(encoded.ids)};
+}
+
 void tokenize_chat_rows(const Invocation& invocation, const Tokenizer& tokenizer,
                         const ChatTemplate& chat_template, const std::string& path) {
   LineReader reader(path);

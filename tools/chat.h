@@ -1,7 +1,10 @@
 // What verbs that take conversations share.
 #pragma once
 
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "tokenizer/chat/chat_template.h"
 #include "tools/verb.h"
@@ -21,6 +24,16 @@ struct ChatArguments {
 // --chat, --template, --date. Returns --chat, for others to exclude.
 CLI::Option* add_chat_options(CLI::App& app, ChatArguments& arguments, const std::string& what);
 ChatTemplate open_chat_template(const Tokenizer& tokenizer, const ChatArguments& arguments);
+
+// The text that a model is given to answer a conversation, and its ids. `row` is
+// {"messages"[, "tools", ...]}; the text ends where the assistant is to begin or, when the last
+// message is the assistant's, within that message.
+struct ChatPrompt {
+  std::string text;
+  std::vector<int32_t> ids;
+};
+ChatPrompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                       const nlohmann::ordered_json& row);
 
 // {"messages"[, "tools", "add_generation_prompt", ...]} of each line of `path` gives
 // {"rendered", "ids", "assistant_mask"}, or {"error"}. Where the mask cannot be told it is null,

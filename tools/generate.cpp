@@ -17,6 +17,7 @@
 #include "engine/generate/settings.h"
 #include "engine/generate/text_stream.h"
 #include "models/load_model.h"
+#include "tools/chat.h"
 #include "tools/device.h"
 #include "tools/json_lines.h"
 #include "tools/precision.h"
@@ -31,18 +32,26 @@ struct GenerateArguments {
   bool greedy = false, sample = false, ignore_eos = false, json = false, no_special = false,
        show_special = false, echo = false;
   int64_t sequences = 1, batch_size = 16;
+  ChatArguments chat;
+  std::string system;
 };
 
-// A prompt as text, as ids, or both.
+// A prompt as text, as ids, or both; or a conversation, which becomes text and ids.
 struct Prompt {
   std::optional<std::string> text;
   std::vector<int32_t> ids;
+  nlohmann::ordered_json conversation = nullptr;
 };
 
-void read_prompts_file(const std::string& path, std::vector<Prompt>& prompts) {
+void read_prompts_file(const std::string& path, bool chat, std::vector<Prompt>& prompts) {
   LineReader reader(path);
   if (path.ends_with(".jsonl")) {
-    for (nlohmann::json row; reader.next_object(row);) {
+    for (nlohmann::ordered_json ordered; reader.next_object(ordered);) {
+      if (chat && ordered.contains("messages")) {
+        prompts.push_back({std::nullopt, {}, std::move(ordered)});
+        continue;
+      }
+      const nlohmann::json row = ordered;
       const auto ids = ids_field(reader, row, "ids");
       if (ids && !row.contains("prompt")) {
         prompts.push_back({std::nullopt, *ids});
@@ -62,7 +71,9 @@ std::vector<Prompt> collect_prompts(const GenerateArguments& arguments) {
   for (const std::string& ids : arguments.ids) {
     prompts.push_back({std::nullopt, parse_ids(ids, "--ids")});
   }
-  if (!arguments.prompts_file.empty()) read_prompts_file(arguments.prompts_file, prompts);
+  if (!arguments.prompts_file.empty()) {
+    read_prompts_file(arguments.prompts_file, arguments.chat.chat, prompts);
+  }
   if (!prompts.empty()) return prompts;
   if (isatty(0)) {
     throw Error(ExitCode::usage, "CLI-USAGE", "what shall it continue?")
@@ -118,6 +129,26 @@ void warn_unused(const Invocation& invocation, const GenerateConfig& config,
   }
 }
 
+// Texts are what the user says.
+void render_chats(const Tokenizer& tokenizer, const GenerateArguments& arguments,
+                  std::vector<Prompt>& prompts) {
+  const ChatTemplate chat_template = open_chat_template(tokenizer, arguments.chat);
+  for (Prompt& prompt : prompts) {
+    if (prompt.conversation.is_null()) {
+      if (!prompt.text) continue;  // ids
+      prompt.conversation["messages"] = nlohmann::ordered_json::array();
+      if (!arguments.system.empty()) {
+        prompt.conversation["messages"].push_back(
+            {{"role", "system"}, {"content", arguments.system}});
+      }
+      prompt.conversation["messages"].push_back({{"role", "user"}, {"content", *prompt.text}});
+    }
+    ChatPrompt rendered = chat_prompt(tokenizer, chat_template, prompt.conversation);
+    prompt.text = std::move(rendered.text);
+    prompt.ids = std::move(rendered.ids);
+  }
+}
+
 std::string join_ids(const std::vector<int32_t>& ids) {
   return fmt::format("{}", fmt::join(ids, ","));
 }
@@ -135,7 +166,14 @@ ExitCode run_generate(Invocation& invocation) {
   app.add_option("-p,--prompt", arguments.prompts, "A text to continue; may be repeated")
       ->allow_extra_args(false);
   app.add_option("--prompts", arguments.prompts_file,
-                 "File of prompts: one per line, or .jsonl rows with \"prompt\" (or \"ids\")");
+                 "File of prompts: one per line, or .jsonl rows with \"prompt\" (or \"ids\", or "
+                 "with --chat \"messages\")");
+  auto* chat = add_chat_options(
+      app, arguments.chat,
+      "Prompts are what the user says, or .jsonl rows with \"messages\": the model's chat template "
+      "makes a conversation of them, and the assistant answers");
+  app.add_option("--system", arguments.system, "With --chat: the system message before a prompt")
+      ->needs(chat);
   app.add_option("--ids", arguments.ids, "A prompt as token ids, \"1,403,407\"; may be repeated")
       ->allow_extra_args(false);
   app.add_option("--num-return-sequences", arguments.sequences, "Continuations of each prompt")
@@ -177,11 +215,11 @@ ExitCode run_generate(Invocation& invocation) {
   const GenerateConfig config = make_config(arguments);
   const PrecisionPolicy precision = parse_precision(arguments.precision);
   const kernels::Stream device = device_of(arguments.device, invocation);
-  const std::vector<Prompt> prompts = collect_prompts(arguments);
+  std::vector<Prompt> prompts = collect_prompts(arguments);
   const std::filesystem::path directory = resolve_checkpoint_directory(arguments.model);
-  const bool needs_tokenizer =
-      !config.stop.empty() || std::any_of(prompts.begin(), prompts.end(),
-                                          [](const Prompt& p) { return p.text.has_value(); });
+  const bool needs_tokenizer = !config.stop.empty() || arguments.chat.chat ||
+                               std::any_of(prompts.begin(), prompts.end(),
+                                           [](const Prompt& p) { return p.text.has_value(); });
   std::optional<Tokenizer> tokenizer;
   try {
     tokenizer = Tokenizer::open(directory);
@@ -189,11 +227,13 @@ ExitCode run_generate(Invocation& invocation) {
     if (needs_tokenizer || error.code() != "TOK-MISSING") throw;
   }
 
+  if (arguments.chat.chat) render_chats(*tokenizer, arguments, prompts);
   std::vector<GenerationRequest> requests;
   for (const Prompt& prompt : prompts) {
     std::vector<int32_t> ids =
-        prompt.text ? tokenizer->encode(*prompt.text, {.add_special_tokens = !arguments.no_special})
-                    : prompt.ids;
+        prompt.text && prompt.ids.empty()
+            ? tokenizer->encode(*prompt.text, {.add_special_tokens = !arguments.no_special})
+            : prompt.ids;
     for (int64_t j = 0; j < arguments.sequences; ++j) requests.push_back({ids, requests.size()});
   }
 

@@ -28,10 +28,15 @@ class ChatEncoder {
     fields.content = row.content;
     const Conversation conversation =
         read_conversation(nlohmann::ordered_json::parse(row.json), fields);
-    EncodedChat encoded = encode_chat(
-        *tokenizer_, render_with_spans(chat_template, conversation,
-                                       {.turns = row.last_turn_only ? AssistantTurns::last
-                                                                    : AssistantTurns::all}));
+    if (row.train_on == TrainOn::all) {
+      EncodedChat encoded = encode_chat(*tokenizer_, chat_template.render(conversation, {}));
+      const size_t count = encoded.ids.size();
+      return {std::move(encoded.ids), std::vector<uint8_t>(count, 1)};
+    }
+    const AssistantTurns turns =
+        row.train_on == TrainOn::last ? AssistantTurns::last : AssistantTurns::all;
+    EncodedChat encoded =
+        encode_chat(*tokenizer_, render_with_spans(chat_template, conversation, {.turns = turns}));
     return {std::move(encoded.ids), std::move(encoded.assistant_mask)};
   }
 

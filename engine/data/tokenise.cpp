@@ -199,13 +199,11 @@ class RowEncoder {
 
   EncodedChatRow encode_conversation(const ParsedRow& row) const {
     ChatRow chat{row.text, row.messages_field, fields_.tools, fields_.role, fields_.content};
-    chat.last_turn_only = train_on_ == TrainOn::last;
+    chat.train_on = train_on_;
     if (!encoder_.encode_chat) {
       throw data_error("DATA-FORMAT", "conversations need a tokenizer with a chat template");
     }
-    EncodedChatRow encoded = encoder_.encode_chat(chat);
-    if (train_on_ == TrainOn::all) encoded.trained.assign(encoded.ids.size(), 1);
-    return encoded;
+    return encoder_.encode_chat(chat);
   }
 
   const TextEncoder& encoder_;

@@ -38,7 +38,7 @@ namespace engine {
 struct ChatRow {
   std::string_view json;
   std::string messages, tools, role, content;
-  bool last_turn_only = false;  // train on the last message of the assistant, not on all
+  TrainOn train_on = TrainOn::assistant;  // completion means the same
 };
 struct EncodedChatRow {
   std::vector<int32_t> ids;

@@ -153,6 +153,7 @@ class Lexer {
 
   void lex_comment() {
     const size_t end = source_.find("#}", at_);
+    if (at_ == source_.size()) return;  // as Jinja, where nothing follows
     if (end == std::string::npos) fail("Missing end of comment tag");
     const char sign = end > at_ ? source_[end - 1] : ' ';
     advance(end + 2 - at_);
@@ -177,7 +178,7 @@ class Lexer {
       advance(end - at_);
       return end_block(strips, keeps);
     }
-    fail("Missing end of raw directive");
+    if (at_ < source_.size()) fail("Missing end of raw directive");
   }
 
   void lex_tag(bool block) {

@@ -322,10 +322,10 @@ ExpressionPtr ExpressionParser::parse_dict() {
   return finish(std::move(node));
 }
 
-bool ExpressionParser::at_tuple_end(const TupleOptions& options) const {
+bool ExpressionParser::at_tuple_end() const {
   const Token& token = current();
   return token.kind == TokenKind::print_end || token.kind == TokenKind::block_end ||
-         token.is_symbol(")") || (options.end_name && token.is_name(options.end_name));
+         token.is_symbol(")");
 }
 
 ExpressionPtr ExpressionParser::parse_tuple(const TupleOptions& options) {
@@ -334,7 +334,7 @@ ExpressionPtr ExpressionParser::parse_tuple(const TupleOptions& options) {
   bool comma = false;
   while (true) {
     if (!node->items.empty()) expect_symbol(",");
-    if (at_tuple_end(options)) break;
+    if (at_tuple_end()) break;
     node->items.push_back(options.targets_only ? parse_primary(options.with_members)
                                                : parse_expression(options.with_condition));
     if (!current().is_symbol(",")) break;

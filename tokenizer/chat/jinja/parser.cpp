@@ -131,9 +131,9 @@ class TemplateParser : public ExpressionParser {
 
   std::unique_ptr<Statement> parse_for(int line) {
     auto statement = make_statement(StatementKind::loop, line);
-    statement->target = parse_target({.end_name = "in"});
+    statement->target = parse_target({});
     if (!skip_name("in")) fail("expected token 'in'");
-    statement->expression = parse_tuple({.with_condition = false, .end_name = "recursive"});
+    statement->expression = parse_tuple({.with_condition = false});
     if (skip_name("if")) statement->filter = parse_expression();
     statement->recursive = skip_name("recursive");
     ++loops_;

@@ -36,11 +36,10 @@ class ExpressionParser {
   };
 
   struct TupleOptions {
-    bool with_condition = true;      // `a if b else c` may stand in it
-    bool parentheses = false;        // it may be empty
-    bool targets_only = false;       // names and tuples of them
-    bool with_members = false;       // and namespace attributes
-    const char* end_name = nullptr;  // a name that ends it
+    bool with_condition = true;  // `a if b else c` may stand in it
+    bool parentheses = false;    // it may be empty
+    bool targets_only = false;   // names and tuples of them
+    bool with_members = false;   // and namespace attributes
   };
   ExpressionPtr parse_expression(bool with_condition = true);
   ExpressionPtr parse_tuple(const TupleOptions& options);
@@ -90,7 +89,7 @@ class ExpressionParser {
   ExpressionPtr fold_left(ExpressionPtr left, ExpressionKind kind, BinaryOperator op,
                           ExpressionPtr right, int line) const;
   void check_target(const Expression& target) const;
-  bool at_tuple_end(const TupleOptions& options) const;
+  bool at_tuple_end() const;
 
   std::vector<Token> tokens_;
   size_t at_ = 0;
