@@ -16,7 +16,7 @@ using testing::row_ids;
 using testing::row_trainable;
 using testing::TemporaryDirectory;
 
-// Its template: <s><|turn|>user\n...<|end|>\n<|turn|>assistant\n(...<|end|>)\n
+// Its template: <s><|turn|>user\n...<|end|>\n<|turn|>assistant\n(...<|end|>)
 std::shared_ptr<const Tokenizer> tokenizer() {
   static const auto opened = std::make_shared<const Tokenizer>(
       Tokenizer::open(std::string(ENGINE_SOURCE_DIR) + "/tests/tokenizer/chat/golden/byte_level"));
@@ -56,8 +56,8 @@ class Chat : public ::testing::Test {
 TEST_F(Chat, TheAssistantIsTrained) {
   const auto data = read(kTwoTurns);
   EXPECT_EQ(whole(*data),
-            "<s><|turn|>user\na<|end|>\n<|turn|>assistant\nbc<|end|>\n<|turn|>user\nd<|end|>\n"
-            "<|turn|>assistant\nef<|end|>\n");
+            "<s><|turn|>user\na<|end|>\n<|turn|>assistant\nbc<|end|><|turn|>user\nd<|end|>\n"
+            "<|turn|>assistant\nef<|end|>");
   EXPECT_EQ(trained(*data), "bc<|end|>|ef<|end|>");
   DataConfig config;
   config.train_on = TrainOn::assistant;
@@ -89,14 +89,14 @@ TEST_F(Chat, ATemplateOfOnesOwn) {
   DataConfig config;
   config.chat_template =
       directory.write("own.jinja",
+                      "{{ strftime_now('%Y ') if strftime_now is defined }}"
                       "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
-                      "{% if add_generation_prompt %}a:{% endif %}{{ strftime_now('%Y') if "
-                      "strftime_now is defined }}");
+                      "{% if add_generation_prompt %}a:{% endif %}");
   EXPECT_EQ(whole(*read(kTwoTurns, config)), "u:a;a:bc;u:d;a:ef;");
   EXPECT_EQ(trained(*read(kTwoTurns, config)), "bc;|ef;");
   config.train_on = TrainOn::last;
   config.chat_date = "2024-07-26";
-  EXPECT_EQ(whole(*read(kTwoTurns, config)), "u:a;a:bc;u:d;a:ef;2024");
+  EXPECT_EQ(whole(*read(kTwoTurns, config)), "2024 u:a;a:bc;u:d;a:ef;");
 }
 
 TEST_F(Chat, ErrorsNameTheRow) {
@@ -159,9 +159,14 @@ TEST_F(Chat, TheCacheKnowsTheTemplate) {
 }
 
 TEST_F(Chat, TurnsThatEndInEosAreCounted) {
-  const auto data = read(kTwoTurns);  // a line break follows the last <|end|>
-  DatasetOptions options;
-  EXPECT_EQ(Dataset(data, options).audit().ends_in_trained_eos, 1u);
+  EXPECT_EQ(Dataset(read(kTwoTurns), {}).audit().ends_in_trained_eos, 1u);
+  DataConfig config;
+  config.chat_template = directory.write(
+      "lines.jinja",
+      "{% for m in messages %}{{ m.role }}:{{ m.content }}<|end|>{{ '\\n' }}{% endfor %}"
+      "{% if add_generation_prompt %}assistant:{% endif %}");
+  EXPECT_EQ(trained(*read(kTwoTurns, config)), "bc<|end|>\n|ef<|end|>\n");
+  EXPECT_EQ(Dataset(read(kTwoTurns, config), {}).audit().ends_in_trained_eos, 1u);
 }
 
 }  // namespace

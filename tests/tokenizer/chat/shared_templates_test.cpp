@@ -28,13 +28,13 @@ std::string read(const std::filesystem::path& path) {
 std::shared_ptr<const Tokenizer> tokenizer_of(const Json& row, const std::filesystem::path& data) {
   const std::string name = row["template"];
   const bool llama = name.find("lama") != std::string::npos;
-  const bool qwen = name.find("wen") != std::string::npos;
+  const bool qwen3 = name.find("qwen3") != std::string::npos;
   static std::map<std::string, std::shared_ptr<const Tokenizer>> opened;
   const std::string bos = row["bos_token"], eos = row["eos_token"];
   std::shared_ptr<const Tokenizer>& tokenizer = opened[bos + "|" + eos +
-                                                       (llama  ? "l"
-                                                        : qwen ? "q"
-                                                               : "")];
+                                                       (llama   ? "l"
+                                                        : qwen3 ? "3"
+                                                                : "q")];
   if (tokenizer) return tokenizer;
   const auto directory =
       std::filesystem::temp_directory_path() /
@@ -63,11 +63,12 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const Json& row, const std::filesy
     copy("qwen2.5/vocab.json", "vocab.json");
     copy("qwen2.5/merges.txt", "merges.txt");
     Json added = Json::parse(read(data / "tokenizers/qwen2.5/added_tokens.json"));
-    // Qwen3's.
-    added["<tool_response>"] = 151665;
-    added["</tool_response>"] = 151666;
-    added["<think>"] = 151667;
-    added["</think>"] = 151668;
+    if (qwen3) {
+      added["<tool_response>"] = 151665;
+      added["</tool_response>"] = 151666;
+      added["<think>"] = 151667;
+      added["</think>"] = 151668;
+    }
     std::ofstream(directory / "added_tokens.json") << added.dump();
   }
   std::ofstream(directory / "tokenizer_config.json") << config.dump();

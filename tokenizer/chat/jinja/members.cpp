@@ -87,10 +87,10 @@ Value unsafe(const Value& object, std::string_view name) {
 
 // getattr(object, name) of Python in the sandbox; nothing where it raises AttributeError.
 std::optional<Value> attribute(const Value& object, std::string_view name) {
-  if (object.is_undefined()) fail_undefined(object);
   if (name.starts_with("__") && name.ends_with("__") && name.size() > 4) {
     return unsafe(object, name);
   }
+  if (object.is_undefined()) fail_undefined(object);
   if (object.is(Type::space)) {
     if (const Value* found = object.get<SpaceObject>().attributes.find(name)) return *found;
     return std::nullopt;
