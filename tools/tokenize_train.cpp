@@ -89,7 +89,9 @@ ExitCode run_tokenize_train(Invocation& invocation) {
   bool force = false;
   CLI::App app("Learn a vocabulary from texts", "engine tokenize train");
   app.add_option("-f,--files", files,
-                 "Text files, or JSON Lines with \"text\" (or \"prompt\", \"completion\"); globs "
+                 "Text files, or JSON Lines with \"text\" (or \"prompt\", \"completion\", or "
+                 "\"messages\"); "
+                 "globs "
                  "and directories too")
       ->required();
   app.add_option("--vocab-size", vocab_size,

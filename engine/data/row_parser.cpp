@@ -498,6 +498,7 @@ void RowParser::read_pair_labels(const RawRow& row, const std::vector<int64_t>& 
 ParsedRow RowParser::parse(const RawRow& row) const {
   ParsedRow result;
   const bool text_only = row.format == DataFormat::text || kind_ == RowKind::text ||
+                         kind_ == RowKind::conversation ||
                          (kind_ == RowKind::tokens && !has_labels_);
   if (options_.pair_pad_id && text_only) {
     throw row_error("DATA-FORMAT", row, "the row has one part, an encoder-decoder model needs two")

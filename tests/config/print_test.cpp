@@ -93,8 +93,8 @@ TEST(ConfigSchema, HasEveryField) {
   }
   {
     [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14, f15, f16,
-                            f17, f18, f19] = c.data;
-    EXPECT_EQ(count["data"], 19u);
+                            f17, f18, f19, f20, f21] = c.data;
+    EXPECT_EQ(count["data"], 21u);
   }
   {
     [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14, f15, f16,

@@ -43,9 +43,12 @@ double modulo(double a, double b) {
   return rest;
 }
 
+// In the order of CPython's float_floor_div, which rounds.
 double floor_divide(double a, double b) {
   if (b == 0) division_by_zero("float floor division by zero");
-  const double quotient = (a - modulo(a, b)) / b;
+  const double rest = std::fmod(a, b);
+  double quotient = (a - rest) / b;
+  if (rest != 0 && (rest < 0) != (b < 0)) quotient -= 1;
   if (quotient == 0) return std::copysign(0.0, a / b);
   const double whole = std::floor(quotient);
   return quotient - whole > 0.5 ? whole + 1 : whole;
