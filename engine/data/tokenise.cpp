@@ -185,8 +185,7 @@ class RowEncoder {
       target = encoder_.encode(row.text);
       row.trained.assign(target.size(), 1);
     }
-    if ((tokens ? eos_given_ : eos_text_) &&
-        (target.empty() || target.back() != encoder_.eos_id)) {
+    if ((tokens ? eos_given_ : eos_text_) && (target.empty() || target.back() != encoder_.eos_id)) {
       target.push_back(encoder_.eos_id);
       row.trained.push_back(1);
     }

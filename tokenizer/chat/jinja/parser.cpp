@@ -106,7 +106,8 @@ class TemplateParser : public ExpressionParser {
     if (tag == "with") return parse_with(line);
     if (tag == "generation") return parse_generation(line);
     if (tag == "break" || tag == "continue") {
-      if (loops_ == 0) fail("'" + tag + "' outside loop", line);
+      // Jinja leaves this one to Python.
+      if (loops_ == 0) throw TemplateError("SyntaxError", "'" + tag + "' outside loop", line);
       return make_statement(
           tag == "break" ? StatementKind::break_loop : StatementKind::continue_loop, line);
     }
