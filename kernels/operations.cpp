@@ -61,6 +61,7 @@ Operations plan(const Operations& device) {
       .linear_cross_entropy = nothing<LinearCrossEntropy>,
       .linear_cross_entropy_workspace = device.linear_cross_entropy_workspace,
       .cross_entropy = nothing<CrossEntropy>,
+      .score_loss = nothing<ScoreLoss>,
       .optimizer_table_bytes = device.optimizer_table_bytes,
       .make_optimizer_table = nothing<OptimizerTable>,
       .global_norm = nothing<GlobalNorm>,

@@ -57,13 +57,12 @@ LoadReport load_weights(Runtime& runtime, Model& model, const Checkpoint& checkp
   for (const std::string& name : checkpoint.names()) {
     if (model.ignorable(name)) reader.ignore(name);
   }
-  const bool new_head_allowed = model.info().task == Task::sequence_classification;
   for (const auto& parameter : model.parameters()) {
     for (const ParameterPart& part : parameter->parts) {
       const std::vector<std::string> names = model.spellings(part.name);
       const std::vector<int64_t> shape = part.shape.vector();
       const TensorEntry* entry;
-      if (new_head_allowed && parameter.get() == &model.head()) {
+      if (model.may_be_new(part.name)) {
         entry = reader.take_optional(part.name, shape);
         if (!entry) report.initialized.push_back(part.name);
       } else {

@@ -25,7 +25,7 @@ StoredTensors stored_tensors(const Model& model, const Checkpoint& checkpoint);
 
 struct LoadReport {
   StoredTensors stored;
-  std::vector<std::string> initialized;  // absent in the checkpoint, made anew: a new class head
+  std::vector<std::string> initialized;  // absent in the checkpoint, made anew: a classifier's head
   std::vector<std::string> unused;       // in the checkpoint, of no use to the model
 };
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,18 @@ namespace engine {
 
 // causal_lm: the next token, also of the decoder of an encoder-decoder model.
 enum class Task : uint8_t { causal_lm, sequence_classification };
+
+// What the scores of a classifier mean, HF's config.problem_type: one class of several, a number
+// (or several), or any number of classes at once.
+enum class ProblemType : uint8_t { single_label, regression, multi_label };
+// HF's word, "single_label_classification".
+const char* name_of(ProblemType type);
+
+// Which token of a sequence a classifier looks at.
+enum class Pooling : uint8_t {
+  last_token,   // the rightmost one that is not the pad id, as HF's decoders do (models.md 1.6)
+  first_token,  // <s> of an encoder
+};
 
 // What every part of the engine may want to know of any model. Families keep their own details.
 struct ModelInfo {
@@ -27,13 +40,17 @@ struct ModelInfo {
   bool learned_positions =
       false;  // positions beyond max_positions are impossible, not just untrained
   bool tied_head = false;
-  float logit_scale = 1.0f;  // logits = logit_scale · hidden · headᵀ
-  int num_labels = 0;
+  float logit_scale = 1.0f;      // logits = logit_scale · hidden · headᵀ
   std::vector<int64_t> windows;  // keys each layer sees, 0 = all; empty: all layers see all
   // An encoder reads the source; a decoder, which the numbers above describe, predicts the target.
   bool encoder_decoder = false;
   int num_encoder_layers = 0;
   int32_t decoder_start_id = -1;  // the decoder's first input
+  bool causal = true;             // false: every token sees its whole sequence
+  // Classifiers.
+  int num_labels = 0;
+  ProblemType problem_type = ProblemType::single_label;
+  Pooling pooling = Pooling::last_token;
   std::vector<int32_t> bos_ids, eos_ids, pad_ids;
 };
 
@@ -67,10 +84,11 @@ struct CacheStep {
 // A flat batch on the device: N tokens, no padding.
 struct ModelBatch {
   Tensor input_ids;  // i32 [N]
-  Tensor positions;  // i32 [N], restarting at every sequence
+  Tensor positions;  // i32 [N], restarting at every sequence: Model::position_ids
   Tensor targets;    // i32 [N], the id to predict at each token, or -100
   Sequences sequences;
-  CacheStep cache;  // generation only
+  Tensor pooled_rows;  // i32 [S], classifiers: the token of each sequence that is classified
+  CacheStep cache;     // generation only
 
   // Encoder-decoder models: the tokens above are the decoder's, these the encoder's, sequence for
   // sequence.
@@ -101,6 +119,15 @@ class Model {
   // "hidden.<num_layers>" after the final norm; "encoder.hidden.<i>" and "decoder.hidden.<i>" in an
   // encoder-decoder model.
   virtual Variable hidden_states(Graph& graph, const ModelBatch& batch) = 0;
+  // Classifiers: scores [S, num_labels] in the compute dtype of the tokens batch.pooled_rows. The
+  // head alone unless a family has more.
+  virtual Variable class_scores(Graph& graph, const Variable& hidden, const ModelBatch& batch);
+
+  // Positions of the tokens of a flat batch, given those counted from 0 in every sequence: these,
+  // unless a family counts otherwise (RoBERTa leaves out padding and begins behind its id).
+  virtual std::vector<int32_t> position_ids(std::span<const int32_t> input_ids,
+                                            std::span<const int32_t> cu_seqlens,
+                                            std::span<const int32_t> counted) const;
 
   // Other spellings of a tensor's name that checkpoints use.
   virtual std::vector<std::string> spellings(const std::string& name) const { return {name}; }
@@ -112,6 +139,9 @@ class Model {
   }
   // Is this tensor of a checkpoint known to be of no use?
   virtual bool ignorable(const std::string& name) const = 0;
+  // May this tensor be absent from a checkpoint that is fine-tuned, and begin anew? The head of a
+  // classifier.
+  virtual bool may_be_new(const std::string& name) const;
   // The config.json that describes the model, for saving.
   const nlohmann::ordered_json& config_json() const { return *config_json_; }
 

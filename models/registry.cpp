@@ -9,16 +9,27 @@ namespace {
 
 struct Family {
   const char* model_type;
+  bool language_model;  // has a head that predicts the next token
   bool classification;  // has a sequence-classification head here
   MakeFamily* make;
 };
 
 const Family kFamilies[] = {
-    {"gpt2", false, make_gpt2},     {"llama", true, make_llama},
-    {"qwen2", true, make_qwen2},    {"gemma3_text", false, make_gemma3},
-    {"gemma3", false, make_gemma3},  // multimodal: its text tower
-    {"t5", false, make_t5},         {"mt5", false, make_t5},
+    {"gpt2", true, false, make_gpt2},       {"llama", true, true, make_llama},
+    {"qwen2", true, true, make_qwen2},      {"gemma3_text", true, false, make_gemma3},
+    {"gemma3", true, false, make_gemma3},  // multimodal: its text tower
+    {"t5", true, false, make_t5},           {"mt5", true, false, make_t5},
+    {"roberta", false, true, make_roberta}, {"xlm-roberta", false, true, make_roberta},
 };
+
+// Names of those for which `holds`.
+std::string families(bool (*holds)(const Family&)) {
+  std::string names;
+  for (const Family& family : kFamilies) {
+    if (holds(family)) names += (names.empty() ? "" : ", ") + std::string(family.model_type);
+  }
+  return names;
+}
 
 std::string text_of(const nlohmann::ordered_json& config, const char* key) {
   const auto it = config.find(key);
@@ -52,19 +63,28 @@ std::unique_ptr<Model> make_model(const nlohmann::ordered_json& config, const st
       architecture = it->front().get<std::string>();
     }
   }
-  if (!task) {
-    task = architecture.ends_with("ForSequenceClassification") ? Task::sequence_classification
-                                                               : Task::causal_lm;
-  }
   std::string known;
   for (const Family& family : kFamilies) {
     known += (known.empty() ? "" : ", ") + std::string(family.model_type);
     if (type != family.model_type) continue;
+    if (!task) {
+      const bool classifier =
+          architecture.ends_with("ForSequenceClassification") || !family.language_model;
+      task = classifier ? Task::sequence_classification : Task::causal_lm;
+    }
     if (*task == Task::sequence_classification && !family.classification) {
       throw Error(ExitCode::checkpoint, "MODEL-TASK",
                   "this family has no sequence-classification head here: " + type)
           .where(where)
-          .fix("use model.task=causal_lm, or a model of a family that has one");
+          .fix("use model.task=causal_lm, or a family with one: " +
+               families([](const Family& f) { return f.classification; }));
+    }
+    if (*task == Task::causal_lm && !family.language_model) {
+      throw Error(ExitCode::checkpoint, "MODEL-TASK",
+                  "an encoder cannot be trained to predict the next token: " + type)
+          .where(where)
+          .why("its tokens see those behind them")
+          .fix("model.task=sequence_classification");
     }
     refuse_quantised(config, where);
     if (const auto text = config.find("text_config"); text != config.end()) {

@@ -89,6 +89,9 @@ TokenizerParts load_vocab_merges(const VocabMergesFiles& files) {
   if (is_roberta) {
     if (roles.bos) parts.post_processor.prefix = {*roles.bos};
     if (roles.eos) parts.post_processor.suffix = {*roles.eos};
+    if (roles.bos && roles.eos) {
+      parts.post_processor.pair = PairIds{{*roles.bos}, {*roles.eos, *roles.eos}, {*roles.eos}};
+    }
   } else if (const AddedToken* end = parts.added_tokens.find("<|endoftext|>"); end && !qwen2) {
     if (!roles.bos) roles.bos = end->id;
   }

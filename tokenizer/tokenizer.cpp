@@ -240,6 +240,14 @@ const std::vector<int32_t>& Tokenizer::prefix_ids() const {
 const std::vector<int32_t>& Tokenizer::suffix_ids() const {
   return state_->parts.post_processor.suffix;
 }
+
+PairIds Tokenizer::pair_ids() const {
+  const tokenizer::PostProcessor& single = state_->parts.post_processor;
+  if (single.pair) return *single.pair;
+  PairIds pair{.before = single.prefix, .between = single.suffix, .after = single.suffix};
+  pair.between.insert(pair.between.end(), single.prefix.begin(), single.prefix.end());
+  return pair;
+}
 const std::vector<SpecialToken>& Tokenizer::special_tokens() const {
   return state_->special_tokens;
 }

@@ -42,6 +42,11 @@ struct TokenRoles {
   std::optional<int32_t> bos, eos, pad, unk;
 };
 
+// Ids around two texts that are read as one: before a between b after.
+struct PairIds {
+  std::vector<int32_t> before, between, after;
+};
+
 struct SpecialToken {
   int32_t id;
   std::string content;
@@ -107,6 +112,8 @@ class Tokenizer {
   // Ids that add_special_tokens puts before and after a text.
   const std::vector<int32_t>& prefix_ids() const;
   const std::vector<int32_t>& suffix_ids() const;
+  // And around a pair of texts: what the file says of pairs, else each text by itself.
+  PairIds pair_ids() const;
   // By id.
   const std::vector<SpecialToken>& special_tokens() const;
   bool is_special(int32_t id) const;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ namespace engine::tokenizer {
 struct PostProcessor {
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;
+  // Around a pair of texts, where it is not one text after the other.
+  std::optional<PairIds> pair = std::nullopt;
 };
 
 struct TokenizerParts {

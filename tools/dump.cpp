@@ -65,6 +65,27 @@ void read_pair(const LineReader& reader, const nlohmann::json& json, int64_t voc
   }
 }
 
+// One number per output, alone or in a list, of a regression or of several labels at once.
+std::vector<float> number_labels(const LineReader& reader, const nlohmann::json& row,
+                                 const char* key, const ModelInfo& info) {
+  const auto it = row.find(key);
+  if (it == row.end() || it->is_null()) return {};
+  const nlohmann::json list = it->is_array() ? *it : nlohmann::json::array({*it});
+  const bool several = info.problem_type == ProblemType::multi_label;
+  const bool numbers = std::all_of(list.begin(), list.end(), [&](const nlohmann::json& value) {
+    return value.is_number() &&
+           (!several || (value.get<double>() >= 0 && value.get<double>() <= 1));
+  });
+  if (!numbers || static_cast<int64_t>(list.size()) != info.num_labels) {
+    throw reader
+        .error("DATA-TYPE",
+               fmt::format("\"{}\" is no target of {}", key, name_of(info.problem_type)))
+        .expected(fmt::format("{} numbers{}", info.num_labels, several ? " from 0 to 1" : ""))
+        .found(it->dump());
+  }
+  return list.get<std::vector<float>>();
+}
+
 std::vector<DumpRow> read_rows(const std::string& path, const ModelInfo& info) {
   LineReader reader(path);
   std::vector<DumpRow> rows;
@@ -83,7 +104,11 @@ std::vector<DumpRow> read_rows(const std::string& path, const ModelInfo& info) {
     }
     if (info.task == Task::sequence_classification) {
       const char* key = json.contains("labels") ? "labels" : "label";
-      row.class_label = class_label(reader, json, key, info.num_labels);
+      if (info.problem_type == ProblemType::single_label) {
+        row.class_label = class_label(reader, json, key, info.num_labels);
+      } else {
+        row.targets = number_labels(reader, json, key, info);
+      }
     } else if (info.encoder_decoder) {
       read_pair(reader, json, info.vocab_size, row);
     } else if (const auto labels = ids_field(reader, json, "labels", kernels::kIgnoreIndex)) {

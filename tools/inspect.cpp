@@ -91,7 +91,10 @@ Json facts_of(const ModelInfo& info) {
                                  : info.encoder_decoder ? "relative"
                                                         : "rotary";
   if (info.task == Task::causal_lm) facts["tied_head"] = info.tied_head;
-  if (info.num_labels > 0) facts["num_labels"] = info.num_labels;
+  if (info.num_labels > 0) {
+    facts["num_labels"] = info.num_labels;
+    facts["problem_type"] = name_of(info.problem_type);
+  }
   facts["bos"] = info.bos_ids;
   facts["eos"] = info.eos_ids;
   facts["pad"] = info.pad_ids;
@@ -267,7 +270,8 @@ Json flops_of(const Model& model, int64_t row_length) {
   const FlopsShape shape{.matmul_params = model.matmul_parameters(),
                          .num_layers = info.num_layers,
                          .attention_width = width,
-                         .sliding_windows = info.windows};
+                         .sliding_windows = info.windows,
+                         .causal = info.causal};
   for (const FlopsConvention convention : {FlopsConvention::palm, FlopsConvention::titan,
                                            FlopsConvention::llmc, FlopsConvention::exact}) {
     json[std::string(flops_convention_name(convention))] =

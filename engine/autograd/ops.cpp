@@ -3,6 +3,17 @@
 #include "engine/autograd/slots.h"
 
 namespace engine {
+namespace {
+
+// fp32 numbers that may be overwritten: never the caller's own.
+Tensor fp32_copy(Graph& graph, const Tensor& x) {
+  if (x.dtype() != DType::f32) return cast(graph, x, DType::f32);
+  Tensor copy = graph.runtime().transient(x.shape(), DType::f32);
+  graph.ops().copy(graph.stream(), copy.data(), x.data(), x.bytes());
+  return copy;
+}
+
+}  // namespace
 
 Variable embedding(Graph& graph, const EmbeddingInputs& in) {
   const int64_t tokens = in.ids.count(), hidden = in.table->shape[1];
@@ -398,20 +409,15 @@ CrossEntropyResult linear_cross_entropy(Graph& graph, const Variable& hidden, Pa
 
 CrossEntropyResult cross_entropy(Graph& graph, const Variable& logits, const Tensor& targets,
                                  const CrossEntropyOptions& options) {
-  const Tensor z = cast(graph, logits.tensor(), DType::f32);
+  const Tensor z = fp32_copy(graph, logits.tensor());
   Runtime& runtime = graph.runtime();
-  Tensor own_z = z;
-  if (z.data() == logits.tensor().data()) {  // keep the caller's logits
-    own_z = runtime.transient(z.shape(), DType::f32);
-    graph.ops().copy(graph.stream(), own_z.data(), z.data(), z.bytes());
-  }
   CrossEntropyResult result;
   result.losses = runtime.transient({z.rows()}, DType::f32);
   if (options.argmax) result.argmax = runtime.transient({z.rows()}, DType::i32);
   graph.ops().cross_entropy(graph.stream(),
                             {.rows = z.rows(),
                              .classes = z.columns(),
-                             .logits = own_z.as<float>(),
+                             .logits = z.as<float>(),
                              .stride = z.columns(),
                              .targets = targets.as<int32_t>(),
                              .grad_scale = options.grad_scale,
@@ -419,9 +425,31 @@ CrossEntropyResult cross_entropy(Graph& graph, const Variable& logits, const Ten
                              .argmax = options.argmax ? result.argmax.as<int32_t>() : nullptr,
                              .d_logits = graph.recording()});
   if (graph.recording()) {
-    graph.accumulate(*logits.grad, cast(graph, own_z, logits.tensor().dtype()));
+    graph.accumulate(*logits.grad, cast(graph, z, logits.tensor().dtype()));
   }
   return result;
+}
+
+Tensor score_loss(Graph& graph, const Variable& scores, const Tensor& targets,
+                  const ScoreLossOptions& options) {
+  const Tensor s = fp32_copy(graph, scores.tensor());
+  const Tensor losses = graph.runtime().transient({s.rows()}, DType::f32);
+  graph.ops().score_loss(graph.stream(), {.kind = options.kind,
+                                          .rows = s.rows(),
+                                          .outputs = s.columns(),
+                                          .scores = s.as<float>(),
+                                          .targets = targets.as<float>(),
+                                          .grad_scale = options.grad_scale,
+                                          .losses = losses.as<float>(),
+                                          .d_scores = graph.recording()});
+  if (graph.recording()) {
+    graph.accumulate(*scores.grad, cast(graph, s, scores.tensor().dtype()));
+  }
+  return losses;
+}
+
+Tensor to_fp32(Graph& graph, const Tensor& x) {
+  return cast(graph, x, DType::f32);
 }
 
 Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head, float scale) {

@@ -58,7 +58,7 @@ Variable feed_forward(Graph& graph, const Variable& residual, const Variable& x,
 
 // residual' = residual + delta; y = norm(residual'). Without a delta residual' is residual.
 struct Normed {
-  Variable residual;  // [N, hidden] residual dtype
+  Variable residual;  // [N, hidden], dtype of the residual that went in
   Variable y;         // [N, hidden] compute dtype
 };
 struct NormParameters {
@@ -153,6 +153,19 @@ CrossEntropyResult linear_cross_entropy(Graph& graph, const Variable& hidden, Pa
 // Cross-entropy of few classes: logits [M, classes] in the compute dtype.
 CrossEntropyResult cross_entropy(Graph& graph, const Variable& logits, const Tensor& targets,
                                  const CrossEntropyOptions& options);
+
+// Regression, or several labels at once: scores [M, outputs] in the compute dtype against targets
+// fp32 [M, outputs], a row without one begins with NaN. Losses fp32 [M]; grad_scale · d(Σ losses)
+// goes backward at once when the graph records.
+struct ScoreLossOptions {
+  kernels::ScoreLossKind kind = kernels::ScoreLossKind::squared_error;
+  kernels::Scalar<float> grad_scale = 1.0f;
+};
+Tensor score_loss(Graph& graph, const Variable& scores, const Tensor& targets,
+                  const ScoreLossOptions& options);
+
+// The same numbers in fp32, without history: x itself when it is.
+Tensor to_fp32(Graph& graph, const Tensor& x);
 
 // Logits [M, vocab] in fp32, without history: scale times x [M, hidden] times the head.
 Tensor logits(Graph& graph, const Variable& hidden, const Parameter& head, float scale = 1.0f);

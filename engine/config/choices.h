@@ -22,6 +22,8 @@ struct Choices;
 ENGINE_CHOICES(Toggle, {"auto", "true", "false"});
 ENGINE_CHOICES(ModelInit, {"auto", "pretrained", "random"});
 ENGINE_CHOICES(ModelTask, {"causal_lm", "sequence_classification"});
+ENGINE_CHOICES(ModelProblem,
+               {"auto", "single_label_classification", "multi_label_classification", "regression"});
 ENGINE_CHOICES(SaveDtype, {"auto", "float32", "bfloat16"});
 ENGINE_CHOICES(DataFormat, {"auto", "text", "jsonl", "json", "csv", "tsv"});
 ENGINE_CHOICES(TextSplit, {"lines", "blank_lines", "whole"});

@@ -116,11 +116,16 @@ class Rules {
     if (model.task == ModelTask::causal_lm) {
       warn_unused("model.num_labels", "model.task is causal_lm");
       warn_unused("model.label_names", "model.task is causal_lm");
+      warn_unused("model.problem_type", "model.task is causal_lm");
       return;
     }
     if (config_.data.packing == Packing::stream) {
       throw conflict("a stream has no rows to classify", {"model.task", "data.packing"})
           .fix("data.packing=packed");
+    }
+    if (config_.data.overflow == Overflow::split) {
+      throw conflict("a piece of a row has no label of its own", {"model.task", "data.overflow"})
+          .fix("data.overflow=truncate_right");
     }
     if (config_.train.sample.every > 0) {
       throw conflict("a classifier cannot generate samples", {"model.task", "train.sample.every"})

@@ -78,6 +78,9 @@ void add_model(Builder& b, ModelConfig& c) {
         "as the checkpoint or the data say");
   b.add("label_names", c.label_names,
         "Names of the classes in the order of their ids; instead of `model.num_labels`");
+  b.add("problem_type", c.problem_type,
+        "What a label is: a class, classes, or a number; auto is as the checkpoint or, if it does "
+        "not say, the labels are, and regression with one label");
   b.add("dropout", c.dropout, "Overrides every dropout probability of the model", kFraction,
         "as in config.json");
   b.add("save_dtype", c.save_dtype,

@@ -26,6 +26,12 @@ enum class Toggle { automatic, on, off };
 
 enum class ModelInit { automatic, pretrained, random };
 enum class ModelTask { causal_lm, sequence_classification };
+enum class ModelProblem {
+  automatic,
+  single_label_classification,
+  multi_label_classification,
+  regression
+};
 enum class SaveDtype { automatic, float32, bfloat16 };
 
 // csv and tsv are recognised by the names of files, in order to be refused; no config can ask for
@@ -74,6 +80,8 @@ struct ModelConfig {
   // sequence_classification: number of classes, or their names in the order of their ids. Neither
   // = what the checkpoint says, else the labels found in the training data, sorted.
   std::optional<int64_t> num_labels;
+  // sequence_classification: what labels are; automatic is decided by engine/step/labels.h.
+  ModelProblem problem_type = ModelProblem::automatic;
   std::vector<std::string> label_names;
   // Overrides every dropout probability of the model's own config.json.
   std::optional<double> dropout;

@@ -308,6 +308,7 @@ DatasetOptions dataset_options(const TrainConfig& config, RowSubset subset) {
   options.overflow = config.data.overflow;
   options.on_no_target = config.data.on_no_target;
   options.packing = config.data.packing;
+  options.row_labels = config.model.task == ModelTask::sequence_classification;
   options.subset = subset;
   options.validation_fraction = config.data.validation_fraction.value_or(0);
   options.split_seed = config.data_seed();

@@ -43,12 +43,14 @@ void check_pair_settings(const DataConfig& config) {
 Dataset::Dataset(std::shared_ptr<const TokenisedData> data, const DatasetOptions& options)
     : data_(std::move(data)), options_(options) {
   const bool stream = options.packing == Packing::stream;
-  if (options.max_length < 0 || (stream && options.max_length == 0)) {
+  if (options.max_length < 0 || (stream && options.max_length == 0) ||
+      (options.row_labels && (stream || options.overflow == Overflow::split))) {
     throw std::logic_error("Dataset: max_length");
   }
   if (data_->rows.num_rows() >= UINT32_MAX) {
     throw data_error("DATA-LIMIT", "more than 2^32 rows");
   }
+  audit_.row_labels = options.row_labels;
   pairs_ = data_->rows.num_rows() > 0 && data_->rows.source_length(0) > 0;
   if (pairs_ && (stream || options.overflow == Overflow::split)) {
     throw std::logic_error("Dataset: pairs are not cut into pieces");
@@ -77,6 +79,13 @@ Dataset::Dataset(std::shared_ptr<const TokenisedData> data, const DatasetOptions
       audit_.kept_no_target += targets == 0;
       keep(row, pieces);
     }
+  }
+  if (options.on_no_target == OnNoTarget::error && without_target > 0 && options.row_labels) {
+    throw data_error(
+        "DATA-NO-TARGET",
+        count_text(without_target) + " of " + count_text(rows.size()) +
+            " rows have no label, or no tokens (first: " + data_->place(first_without_target) + ")")
+        .fix("correct the rows, or data.on_no_target=drop");
   }
   if (options.on_no_target == OnNoTarget::error && without_target > 0) {
     throw data_error(
@@ -146,6 +155,8 @@ void Dataset::measure_lengths(const std::vector<uint32_t>& rows) {
   if (audit_.prefix_mismatches > 0) {
     audit_.first_mismatch = data_->place(all.statistics().first_mismatch);
   }
+  audit_.truncated = all.statistics().shortened_rows;
+  audit_.truncated_tokens = all.statistics().shortened_tokens;
   for (const std::string& name : all.label_names()) audit_.label_rows.emplace_back(name, 0);
 }
 
@@ -186,7 +197,7 @@ Error Dataset::overflow_error(const std::vector<uint32_t>& rows) const {
   }
   uint64_t lost = 0;  // rows that truncation on the right would leave without a target
   for (uint32_t row : rows) {
-    if (all.length(row) <= limit) continue;
+    if (options_.row_labels || all.length(row) <= limit) continue;
     lost += all.count_trainable(all.begin(row), all.begin(row) + limit) == 0;
   }
   Error error =
@@ -203,9 +214,9 @@ Error Dataset::overflow_error(const std::vector<uint32_t>& rows) const {
   }
   const uint64_t fits = (audit_.length_max + 127) / 128 * 128;
   return error.with("choose",
-                    fmt::format("data.overflow=drop | truncate_left | truncate_right | split   or "
+                    fmt::format("data.overflow=drop | truncate_left | truncate_right{}   or "
                                 "data.max_length={}",
-                                fits));
+                                options_.row_labels ? "" : " | split", fits));
 }
 
 Segment Dataset::segment(uint32_t row, uint64_t begin, uint64_t length, bool continues) const {
@@ -214,8 +225,9 @@ Segment Dataset::segment(uint32_t row, uint64_t begin, uint64_t length, bool con
   result.row = row;
   result.length = static_cast<uint32_t>(length);
   result.continues = continues;
-  result.num_targets =
-      static_cast<uint32_t>(data_->rows.count_trainable(begin + 1, begin + length + continues));
+  result.num_targets = options_.row_labels ? data_->rows.label(row) >= 0
+                                           : static_cast<uint32_t>(data_->rows.count_trainable(
+                                                 begin + 1, begin + length + continues));
   return result;
 }
 
@@ -333,8 +345,8 @@ void Dataset::make_blocks() {
 }
 
 std::string DataAudit::summary() const {
-  std::string text = fmt::format("{} rows {} tok ({} trained)", count_text(rows),
-                                 short_count(tokens), short_count(targets));
+  std::string text = fmt::format("{} rows {} tok ({} {})", count_text(rows), short_count(tokens),
+                                 short_count(targets), row_labels ? "labelled" : "trained");
   if (samples != rows) text += fmt::format(" in {} samples", count_text(samples));
   const uint64_t dropped = dropped_over_length + dropped_no_target;
   if (dropped > 0) {
@@ -355,10 +367,12 @@ std::string DataAudit::summary() const {
   text += fmt::format("\nlengths p50 {} p90 {} p99 {} max {} ({}) mean {:.1f}",
                       count_text(length_p50), count_text(length_p90), count_text(length_p99),
                       count_text(length_max), longest_row, length_mean);
-  text += fmt::format(
-      " | {:.4g} % of rows end in a trained EOS",
-      rows == 0 ? 0.0
-                : 100.0 * static_cast<double>(ends_in_trained_eos) / static_cast<double>(rows));
+  if (!row_labels) {
+    text += fmt::format(
+        " | {:.4g} % of rows end in a trained EOS",
+        rows == 0 ? 0.0
+                  : 100.0 * static_cast<double>(ends_in_trained_eos) / static_cast<double>(rows));
+  }
   if (prefix_mismatches > 0) {
     text += fmt::format(
         "\n{} rows: the tokens of the prompt alone differ from the start of prompt + completion "

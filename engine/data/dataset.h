@@ -36,6 +36,8 @@ struct DatasetOptions {
   Overflow overflow = Overflow::error;  // not for stream, which cuts anyway
   OnNoTarget on_no_target = OnNoTarget::error;
   Packing packing = Packing::packed;  // stream, or one of the others
+  // Rows are classified: the only target of a row is its label (not with stream or split).
+  bool row_labels = false;
   // A row is held out when hash(its content, split_seed) < validation_fraction · 2^64: equal rows
   // fall on one side, and rows added to the file later move none of the others.
   RowSubset subset = RowSubset::all;
@@ -56,8 +58,9 @@ struct Segment {
 };
 
 struct DataAudit {
-  uint64_t rows_read = 0;  // of this subset
-  uint64_t rows = 0;       // kept
+  bool row_labels = false;  // targets are rows with a label
+  uint64_t rows_read = 0;   // of this subset
+  uint64_t rows = 0;        // kept
   uint64_t samples = 0;
   uint64_t tokens = 0;               // kept
   uint64_t targets = 0;              // kept tokens that are predicted and counted in the loss
@@ -65,7 +68,7 @@ struct DataAudit {
   uint64_t dropped_over_length = 0;  // rows
   uint64_t dropped_no_target = 0;    // rows
   uint64_t kept_no_target = 0;       // rows
-  uint64_t truncated = 0;            // rows
+  uint64_t truncated = 0;            // rows; of row_labels: before the split into subsets
   uint64_t truncated_tokens = 0;     // tokens cut off
   uint64_t split = 0;                // rows
   uint64_t dropped_pieces = 0;       // pieces of split rows without any target

@@ -55,6 +55,9 @@ struct Value {
   std::vector<int64_t> integers;  // of a list, as far as they are integers
   bool all_integers = true;
   bool integer = false;  // a number without fraction and exponent
+  // Of a list whose JSON text is wanted: it, as long as it is flat.
+  bool keep_list = false, flat = true;
+  std::string list;
 };
 
 // Reads one object, keeping the values of wanted top-level fields and the types of the others.
@@ -111,14 +114,22 @@ class FieldReader {
       current_->text = std::move(text);
     } else if (depth_ == 2) {
       current_->all_integers = false;
+      if (type == Type::string) text = nlohmann::json(text).dump();
+      keep_element(type == Type::null ? "null" : text);
     }
     return true;
+  }
+
+  void keep_element(const std::string& text) {
+    if (!current_->keep_list) return;
+    current_->list += (current_->list.empty() ? "" : ",") + text;
   }
 
   bool integer(int64_t value, std::string text) {
     if (current_ && depth_ == 2) {
       note(Type::number);
       current_->integers.push_back(value);
+      keep_element(text);
       return true;
     }
     scalar(Type::number, std::move(text));
@@ -130,7 +141,7 @@ class FieldReader {
     note(type);
     if (depth_ == 0) root = type;
     if (current_ && depth_ == 1) current_->type = type;
-    if (current_ && depth_ == 2) current_->all_integers = false;
+    if (current_ && depth_ == 2) current_->all_integers = current_->flat = false;
     return ++depth_ <= kMaxDepth;
   }
 
@@ -250,7 +261,15 @@ RowParser::RowParser(const FieldOptions& options, std::vector<std::string> file_
   const auto fallback = [](std::string& name, const char* usual) {
     if (name.empty()) name = usual;
   };
+  has_pair_ = !options.text_pair.empty();
+  if (has_pair_ && !options.label_is_target) {
+    throw Error(ExitCode::usage, "DATA-FIELDS", "a pair of texts is for classification")
+        .found("data.fields.text_pair = " + options.text_pair)
+        .fix(
+            "model.task=sequence_classification, or a template of both fields as data.fields.text");
+  }
   fallback(options_.text, "text");
+  fallback(options_.text_pair, "text_pair");
   fallback(options_.prompt, "prompt");
   fallback(options_.completion, "completion");
   fallback(options_.input_ids, "input_ids");
@@ -262,6 +281,7 @@ RowParser::RowParser(const FieldOptions& options, std::vector<std::string> file_
 void RowParser::make_templates() {
   wanted_.clear();
   text_ = FieldTemplate::parse("text", options_.text);
+  text_pair_ = FieldTemplate::parse("text_pair", options_.text_pair);
   prompt_ = FieldTemplate::parse("prompt", options_.prompt);
   completion_ = FieldTemplate::parse("completion", options_.completion);
   for (const FieldTemplate* part : {&text_, &prompt_, &completion_}) {
@@ -269,6 +289,10 @@ void RowParser::make_templates() {
   }
   wanted_.push_back(options_.input_ids);
   wanted_.push_back(options_.labels);
+  if (options_.label_is_target) {
+    wanted_.insert(wanted_.end(), text_pair_.fields().begin(), text_pair_.fields().end());
+    if (options_.label.empty()) wanted_.push_back("label");
+  }
   if (!options_.label.empty()) wanted_.push_back(options_.label);
   std::sort(wanted_.begin(), wanted_.end());
   wanted_.erase(std::unique(wanted_.begin(), wanted_.end()), wanted_.end());
@@ -281,6 +305,13 @@ Error RowParser::row_error(std::string code, const RawRow& row, const std::strin
 RowParser::Fields RowParser::read_fields(const RawRow& row) const {
   Fields fields;
   fields.values.resize(wanted_.size());
+  if (options_.label_is_target) {
+    for (size_t i = 0; i < wanted_.size(); ++i) {
+      fields.values[i].keep_list = options_.label.empty()
+                                       ? wanted_[i] == "label" || wanted_[i] == options_.labels
+                                       : wanted_[i] == options_.label;
+    }
+  }
   FieldReader reader(wanted_, fields.keys, fields.values);
   if (!nlohmann::json::sax_parse(row.text, &reader)) {
     if (reader.too_deep()) {
@@ -337,7 +368,15 @@ Error RowParser::missing_field(const RawRow& row, const Fields& fields,
 
 void RowParser::decide(const RawRow& first) {
   const Fields fields = read_fields(first);
-  has_labels_ = fields.has(options_.labels);
+  if (options_.label_is_target) {
+    has_pair_ = has_pair_ || fields.has(options_.text_pair);
+    if (options_.label.empty()) {
+      const bool plural = !fields.has("label") && fields.has(options_.labels);
+      options_.label = plural ? options_.labels : "label";
+    }
+  } else {
+    has_labels_ = fields.has(options_.labels);
+  }
   if (kind_) return;
   if (fields.has(options_.input_ids)) {
     kind_ = RowKind::tokens;
@@ -448,6 +487,7 @@ void RowParser::read_tokens(const RawRow& row, const Fields& fields, ParsedRow& 
     }
     result.input_ids.push_back(static_cast<int32_t>(ids[i]));
   }
+  if (options_.label_is_target) return;  // what may be called labels is that of the row
   if (fields.has(options_.labels) != has_labels_) {
     throw has_labels_ ? missing_field(row, fields, options_.labels)
                       : row_error("DATA-FIELD", row,
@@ -495,6 +535,35 @@ void RowParser::read_pair_labels(const RawRow& row, const std::vector<int64_t>& 
   }
 }
 
+std::optional<std::string> RowParser::read_label(const RawRow& row, const Fields& fields) const {
+  const auto at = std::lower_bound(wanted_.begin(), wanted_.end(), options_.label);
+  const Value& value = fields.values[static_cast<size_t>(at - wanted_.begin())];
+  const bool target = options_.label_is_target;
+  switch (value.type) {
+    case Type::missing:
+      if (target && !options_.label_required) return std::nullopt;
+      throw missing_field(row, fields, options_.label);
+    case Type::null:
+      return std::nullopt;
+    case Type::string:
+    case Type::boolean:
+      return value.text;
+    case Type::number:
+      if (value.integer || target) return value.text;
+      break;
+    case Type::array:
+      if (target && value.flat) return "[" + value.list + "]";
+      break;
+    case Type::object:
+      break;
+  }
+  throw row_error("DATA-TYPE", row,
+                  "field " + in_quotes(options_.label) + " is a " +
+                      fields.find(options_.label)->describe_type() + ", expected " +
+                      (target ? "a name, a number, or a list of them"
+                              : "a string or integer to group rows by"));
+}
+
 ParsedRow RowParser::parse(const RawRow& row) const {
   ParsedRow result;
   const bool text_only = row.format == DataFormat::text || kind_ == RowKind::text ||
@@ -537,19 +606,8 @@ ParsedRow RowParser::parse(const RawRow& row) const {
       break;
     }
   }
-  if (!options_.label.empty()) {
-    const auto at = std::lower_bound(wanted_.begin(), wanted_.end(), options_.label);
-    const Value& value = fields.values[static_cast<size_t>(at - wanted_.begin())];
-    if (value.type == Type::missing) throw missing_field(row, fields, options_.label);
-    if (value.type == Type::string || value.type == Type::boolean || value.integer) {
-      result.label = value.text;
-    } else if (value.type != Type::null) {
-      throw row_error("DATA-TYPE", row,
-                      "field " + in_quotes(options_.label) + " is a " +
-                          fields.find(options_.label)->describe_type() +
-                          ", expected a string or integer to group rows by");
-    }
-  }
+  if (has_pair_ && *kind_ == RowKind::text) result.text_pair = render(text_pair_, row, fields);
+  if (!options_.label.empty()) result.label = read_label(row, fields);
   return result;
 }
 

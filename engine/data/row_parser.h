@@ -32,6 +32,7 @@ namespace engine {
 // numbers and booleans are inserted. Empty: the usual name.
 struct FieldOptions {
   std::string text;        // text
+  std::string text_pair;   // text_pair: the second of two texts that are classified together
   std::string prompt;      // prompt
   std::string completion;  // completion
   std::string input_ids;   // input_ids (a name, no template)
@@ -45,6 +46,10 @@ struct FieldOptions {
   std::string label;
   // Rows are pairs; this stands in the decoder's input where a label is -100. Unset: no pairs.
   std::optional<int32_t> pair_pad_id;
+  // The label is what is trained: it may also be a number with a fraction, or an array of names or
+  // numbers, which becomes JSON text. Its usual name is label, or labels as HF has it.
+  bool label_is_target = false;
+  bool label_required = true;  // with label_is_target
 };
 
 enum class RowKind : uint8_t { text, prompt_completion, tokens, conversation };
@@ -57,7 +62,8 @@ struct ParsedRow {
   std::vector<int32_t> input_ids;    // tokens
   std::vector<int32_t> target_ids;   // tokens, of a pair; `trained` is theirs then
   std::vector<uint8_t> trained;      // tokens: 1 where the token is a target; empty = all
-  std::optional<std::string> label;  // group of the row
+  std::optional<std::string> label;  // group of the row, or its target
+  std::optional<std::string> text_pair;
 };
 
 // "Question: {question}" as literal pieces and field names.
@@ -101,10 +107,13 @@ class RowParser {
   FieldOptions options_;
   std::vector<std::string> file_names_;
   int32_t vocab_size_;
-  FieldTemplate text_, prompt_, completion_;
+  std::optional<std::string> read_label(const RawRow& row, const Fields& fields) const;
+
+  FieldTemplate text_, text_pair_, prompt_, completion_;
   std::vector<std::string> wanted_;  // names of the fields whose values are kept
   std::optional<RowKind> kind_;
   bool has_labels_ = false;  // tokens: the first row has a labels field
+  bool has_pair_ = false;    // the first row has a second text
 };
 
 }  // namespace engine

@@ -76,6 +76,8 @@ TextEncoder make_text_encoder(std::shared_ptr<const Tokenizer> tokenizer,
                      tokenizer->prefix_ids().front() == *tokenizer->bos_id();
   encoder.prefix = tokenizer->prefix_ids();
   encoder.suffix = tokenizer->suffix_ids();
+  PairIds pair = tokenizer->pair_ids();
+  encoder.pair = {std::move(pair.before), std::move(pair.between), std::move(pair.after)};
   encoder.vocab_size = tokenizer->vocab_size();
   encoder.encode = [tokenizer](std::string_view text) {
     return tokenizer->encode(text, {.add_special_tokens = false});

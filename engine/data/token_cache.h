@@ -35,6 +35,8 @@ namespace engine {
 struct TokenStatistics {
   uint64_t prefix_mismatches = 0;  // rows whose prompt's tokens do not begin prompt + completion
   uint64_t first_mismatch = 0;     // such a row
+  uint64_t shortened_rows = 0;     // rows to classify that lost tokens
+  uint64_t shortened_tokens = 0;   // which they lost
 };
 
 class TokenisedRows {

@@ -36,6 +36,7 @@ struct EncodedRow {
   uint32_t source_length = 0;  // pairs
   std::optional<std::string> label;
   bool prefix_mismatch = false;
+  uint64_t cut_tokens = 0;  // taken away to keep the row short
 };
 
 std::vector<SourceFile> source_files(const TokeniseOptions& options) {
@@ -84,7 +85,18 @@ Hash128 cache_key(const TokeniseOptions& options, const TextEncoder& encoder,
         int64_t{options.fields.pair_pad_id.value_or(-1)}}) {
     hasher.add(static_cast<uint64_t>(value));
   }
+  const ClassificationRows* rows = options.classification ? &*options.classification : nullptr;
+  hasher.add(rows ? uint64_t{1} + rows->keep_end : uint64_t{0});
+  hasher.add(static_cast<uint64_t>(rows ? rows->max_length : 0));
+  for (const auto* ids : {&encoder.prefix, &encoder.suffix, &encoder.pair.before,
+                          &encoder.pair.between, &encoder.pair.after}) {
+    hasher.add(static_cast<uint64_t>(ids->size()));
+    hasher.update(ids->data(), ids->size() * sizeof(int32_t));
+  }
   const FieldOptions& fields = options.fields;
+  hasher.add(uint64_t{fields.label_is_target});
+  hasher.add(uint64_t{fields.label_required});
+  hasher.add(fields.text_pair);
   for (const std::string* field :
        {&fields.text, &fields.prompt, &fields.completion, &fields.input_ids, &fields.labels,
         &fields.label, &fields.messages, &fields.tools, &fields.role, &fields.content}) {
@@ -98,13 +110,28 @@ Hash128 cache_key(const TokeniseOptions& options, const TextEncoder& encoder,
   return hasher.finish();
 }
 
+// How many tokens of two texts stay when `budget` are left for both: the longer one loses first,
+// then both alike (tokenizers' LongestFirst).
+std::pair<size_t, size_t> longest_first(size_t first, size_t second, size_t budget) {
+  size_t shorter = std::min(first, second), longer = std::max(first, second);
+  if (shorter + longer > budget) {
+    longer = shorter > budget ? shorter : std::max(shorter, budget - shorter);
+    if (shorter + longer > budget) {
+      shorter = budget / 2;
+      longer = shorter + budget % 2;
+    }
+  }
+  return first <= second ? std::pair(shorter, longer) : std::pair(longer, shorter);
+}
+
 class RowEncoder {
  public:
   RowEncoder(const TokeniseOptions& options, const TextEncoder& encoder)
       : encoder_(encoder),
         fields_(options.fields),
         train_on_(options.train_on),
-        pairs_(options.fields.pair_pad_id.has_value()) {
+        pairs_(options.fields.pair_pad_id.has_value()),
+        classification_(options.classification) {
     const auto need = [](int32_t id, const char* option, const char* name) {
       if (id >= 0) return;
       throw Error(
@@ -120,6 +147,10 @@ class RowEncoder {
                 (options.add_eos == Toggle::automatic && encoder.eos_id >= 0);
     bos_given_ = options.add_bos == Toggle::on;
     eos_given_ = options.add_eos == Toggle::on;
+    if (classification_) {
+      single_ = toggled({encoder.prefix, {}, encoder.suffix}, options);
+      pair_ = toggled(encoder.pair, options);
+    }
   }
 
   EncodedRow encode(ParsedRow row) const {
@@ -131,7 +162,12 @@ class RowEncoder {
     content.add(row.text);
     content.update(row.input_ids.data(), row.input_ids.size() * sizeof(int32_t));
     content.update(row.target_ids.data(), row.target_ids.size() * sizeof(int32_t));
+    if (row.text_pair) content.add(*row.text_pair);
     result.content = content.finish().low;
+    if (classification_) {
+      encode_whole(row, result);
+      return result;
+    }
     if (pairs_) {
       encode_pair(std::move(row), result);
       return result;
@@ -205,12 +241,80 @@ class RowEncoder {
     return encoder_.encode_chat(chat);
   }
 
+  // What the settings make of the tokenizer's own way.
+  Wrapping toggled(Wrapping wrapping, const TokeniseOptions& options) const {
+    if (options.add_bos == Toggle::off) wrapping.before.clear();
+    if (options.add_bos == Toggle::on && wrapping.before.empty()) {
+      wrapping.before = {encoder_.bos_id};
+    }
+    if (options.add_eos == Toggle::off) wrapping.after.clear();
+    if (options.add_eos == Toggle::on && wrapping.after.empty()) {
+      wrapping.after = {encoder_.eos_id};
+    }
+    return wrapping;
+  }
+
+  // A row to classify.
+  void encode_whole(ParsedRow& row, EncodedRow& result) const {
+    const bool tokens = row.kind == RowKind::tokens;
+    const bool conversation = row.kind == RowKind::conversation;
+    const Wrapping& around = row.text_pair ? pair_ : single_;
+    std::vector<int32_t> first = tokens         ? std::move(row.input_ids)
+                                 : conversation ? encode_conversation(row).ids
+                                                : encoder_.encode(row.prompt + row.text);
+    std::vector<int32_t> second;
+    if (row.text_pair) second = encoder_.encode(*row.text_pair);
+    const auto begins_with = [&](const std::vector<int32_t>& ids) {
+      return first.size() >= ids.size() && std::equal(ids.begin(), ids.end(), first.begin());
+    };
+    const auto ends_with = [](const std::vector<int32_t>& text, const std::vector<int32_t>& ids) {
+      return text.size() >= ids.size() && std::equal(ids.rbegin(), ids.rend(), text.rbegin());
+    };
+    std::vector<int32_t> before, after;
+    if (!tokens || bos_given_) before = around.before;
+    if ((!tokens && !conversation) || eos_given_) after = around.after;
+    // A rendered conversation brings its own.
+    if (begins_with(before)) before.clear();
+    if (ends_with(row.text_pair ? second : first, after)) after.clear();
+    const size_t whole = first.size() + second.size();
+    if (classification_->max_length > 0) {
+      const size_t special =
+          before.size() + after.size() + (row.text_pair ? around.between.size() : 0);
+      const auto limit = static_cast<size_t>(classification_->max_length);
+      const auto [keep_first, keep_second] =
+          longest_first(first.size(), second.size(), limit > special ? limit - special : 0);
+      shorten(first, keep_first);
+      shorten(second, keep_second);
+    }
+    result.cut_tokens = whole - first.size() - second.size();
+    result.ids = std::move(before);
+    const auto append = [&](const std::vector<int32_t>& ids) {
+      result.ids.insert(result.ids.end(), ids.begin(), ids.end());
+    };
+    append(first);
+    if (row.text_pair) append(around.between);
+    append(second);
+    append(after);
+    result.trainable.assign(result.ids.size(), 0);
+  }
+
+  void shorten(std::vector<int32_t>& ids, size_t length) const {
+    if (ids.size() <= length) return;
+    if (classification_->keep_end) {
+      ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(length));
+    } else {
+      ids.resize(length);
+    }
+  }
+
   const TextEncoder& encoder_;
   const FieldOptions& fields_;
   TrainOn train_on_;
   bool pairs_;
   bool bos_text_, eos_text_;    // texts get them where they lack them
   bool bos_given_, eos_given_;  // and other rows, because the config says so
+  std::optional<ClassificationRows> classification_;
+  Wrapping single_, pair_;  // rows to classify
 };
 
 class Tokeniser {
@@ -337,7 +441,8 @@ class Tokeniser {
           labels_.try_emplace(*encoded.label, static_cast<int32_t>(labels_.size()));
       if (inserted) label_names_.push_back(*encoded.label);
       row.label = at->second;
-      if (labels_.size() > kMaxLabels) {
+      const bool name = !options_.fields.label_is_target || is_name(*encoded.label);
+      if (inserted && name && ++label_groups_ > kMaxLabels) {
         throw data_error("DATA-LABELS", files_[raw.file].path, raw.line,
                          "field \"" + options_.fields.label + "\" has more than " +
                              std::to_string(kMaxLabels) + " different values")
@@ -345,10 +450,18 @@ class Tokeniser {
             .fix("data.label_field must name a field with few values");
       }
     }
+    statistics_.shortened_rows += encoded.cut_tokens > 0;
+    statistics_.shortened_tokens += encoded.cut_tokens;
     if (encoded.prefix_mismatch && statistics_.prefix_mismatches++ == 0) {
       statistics_.first_mismatch = writer_.num_rows();
     }
     writer_.add(row);
+  }
+
+  // Not a number or an array of them, of which there may be as many as rows.
+  static bool is_name(const std::string& label) {
+    return label.find_first_not_of("+-.0123456789eE") != std::string::npos &&
+           !label.starts_with('[');
   }
 
   void check_unchanged() const {
@@ -375,6 +488,7 @@ class Tokeniser {
   uint64_t bytes_ = 0;
   std::unordered_map<std::string, int32_t> labels_;
   std::vector<std::string> label_names_;
+  size_t label_groups_ = 0;  // labels that are names
   TokenStatistics statistics_;
 };
 
@@ -405,13 +519,18 @@ TokeniseOptions tokenise_options(const DataConfig& config, std::vector<std::stri
   options.cache_dir = config.cache_dir;
   FieldOptions& fields = options.fields;
   fields.label = config.label_field;
-  const std::pair<const char*, std::string*> roles[] = {
-      {"text", &fields.text},         {"prompt", &fields.prompt},
-      {"source", &fields.prompt},     {"completion", &fields.completion},
-      {"target", &fields.completion}, {"input_ids", &fields.input_ids},
-      {"labels", &fields.labels},     {"messages", &fields.messages},
-      {"tools", &fields.tools},       {"role", &fields.role},
-      {"content", &fields.content}};
+  const std::pair<const char*, std::string*> roles[] = {{"text_pair", &fields.text_pair},
+                                                        {"text", &fields.text},
+                                                        {"prompt", &fields.prompt},
+                                                        {"source", &fields.prompt},
+                                                        {"completion", &fields.completion},
+                                                        {"target", &fields.completion},
+                                                        {"input_ids", &fields.input_ids},
+                                                        {"labels", &fields.labels},
+                                                        {"messages", &fields.messages},
+                                                        {"tools", &fields.tools},
+                                                        {"role", &fields.role},
+                                                        {"content", &fields.content}};
   for (const auto& [role, name] : config.fields) {
     std::string* field = nullptr;
     std::vector<std::string> known;
@@ -425,12 +544,26 @@ TokeniseOptions tokenise_options(const DataConfig& config, std::vector<std::stri
                   field ? "data.fields names one role twice: " + role
                         : "data.fields has an unknown role: " + role);
       error.expected(
-          "text | prompt (source), completion (target) | messages, tools, role, content | "
+          "text [and text_pair] | prompt (source), completion (target) | messages, tools, role, "
+          "content | "
           "input_ids, labels");
       if (!similar.empty() && !field) error.fix("did you mean " + similar + "?");
       throw error;
     }
     *field = name;
+  }
+  return options;
+}
+
+TokeniseOptions classification_options(const DataConfig& config, std::vector<std::string> files,
+                                       bool labels_required) {
+  TokeniseOptions options = tokenise_options(config, std::move(files));
+  options.fields.label_is_target = true;
+  options.fields.label_required = labels_required;
+  options.classification.emplace();
+  if (config.overflow == Overflow::truncate_right || config.overflow == Overflow::truncate_left) {
+    options.classification->max_length = config.max_length;
+    options.classification->keep_end = config.overflow == Overflow::truncate_left;
   }
   return options;
 }

@@ -15,14 +15,18 @@
 // end with it. What is trained is decided by position, never by the value of a token: EOS stays
 // trained when it is also the padding token.
 //
+// Rows that are classified are what the tokenizer makes of a text with its special tokens, or of a
+// pair of texts; add_bos and add_eos can leave them out or ask for them. No token is trained.
+//
 // Errors are those of byte_source.h, file_list.h, row_scanner.h and row_parser.h, and DATA-EMPTY
-// (no rows), DATA-LABELS (more than 4096 different labels), DATA-SPECIAL (a policy needs a token
-// that the tokenizer lacks), DATA-CHANGED (a file changed while it was read).
+// (no rows), DATA-LABELS (more than 4096 different names of labels), DATA-SPECIAL (a policy needs a
+// token that the tokenizer lacks), DATA-CHANGED (a file changed while it was read).
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +49,11 @@ struct EncodedChatRow {
   std::vector<uint8_t> trained;  // one per id
 };
 
+// Special tokens around a text, or around two: before a [between b] after.
+struct Wrapping {
+  std::vector<int32_t> before, between, after;
+};
+
 // All that this room knows of a tokenizer.
 struct TextEncoder {
   // Ids of a text without special tokens around it. Called from several threads at once.
@@ -58,7 +67,16 @@ struct TextEncoder {
   int32_t bos_id = -1, eos_id = -1;     // -1 = the tokenizer has none
   bool adds_bos = false;                // the tokenizer itself puts BOS before texts
   std::vector<int32_t> prefix, suffix;  // what it puts around texts, in all
+  Wrapping pair;                        // and around pairs of texts that are classified
   int32_t vocab_size = 0;               // bounds input_ids in files; 0 = not checked
+};
+
+// Rows that are classified as a whole, see tokenise.h above.
+struct ClassificationRows {
+  // Text is shortened so that a row has at most so many tokens; 0 = it is not. Of a pair the longer
+  // text first, as in HF (longest_first).
+  int64_t max_length = 0;
+  bool keep_end = false;  // shorten at the beginning
 };
 
 struct TokeniseOptions {
@@ -69,6 +87,7 @@ struct TokeniseOptions {
   Toggle add_bos = Toggle::automatic;
   Toggle add_eos = Toggle::automatic;
   TrainOn train_on = TrainOn::completion;
+  std::optional<ClassificationRows> classification;
   std::string cache_dir;  // empty = tokenise in memory
   size_t max_row_bytes = size_t{64} << 20;
   int threads = 0;  // 0 = as many as OpenMP would use. The result does not depend on it.
@@ -79,6 +98,9 @@ struct TokeniseOptions {
 // The settings of section `data` for one list of files (data.train or data.validation).
 // Roles source and target are other words for prompt and completion.
 TokeniseOptions tokenise_options(const DataConfig& config, std::vector<std::string> files);
+// The same for rows to classify; `labels_required`: every row must have a label.
+TokeniseOptions classification_options(const DataConfig& config, std::vector<std::string> files,
+                                       bool labels_required = true);
 
 enum class CacheUse : uint8_t {
   off,      // no cache directory, or it cannot be written

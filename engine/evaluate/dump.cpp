@@ -12,14 +12,15 @@
 namespace engine {
 namespace {
 
-Batch batch_of(const DumpRow& row) {
+// `label`: what the batch's label is an id of, see LabelTargets.
+Batch batch_of(const DumpRow& row, int32_t label) {
   Batch batch;
   const size_t n = row.input_ids.size();
   batch.input_ids = row.input_ids;
   batch.cu_seqlens = {0, static_cast<int32_t>(n)};
   batch.max_seqlen = static_cast<int32_t>(n);
   batch.rows = {0};
-  batch.labels = {row.class_label};
+  batch.labels = {row.class_label >= 0 || !row.targets.empty() ? label : -1};
   for (size_t t = 0; t < n; ++t) {
     batch.positions.push_back(static_cast<int32_t>(t));
     const bool predicted = t + 1 < n && t + 1 < row.labels.size();
@@ -69,14 +70,12 @@ void add_forward(Runtime& runtime, Model& model, const Batch& batch, size_t row,
                         .training = false,
                         .precision = options.precision,
                         .probe = std::move(probe)});
-  Variable hidden = model.hidden_states(graph, upload_batch(runtime, batch));
+  const ModelBatch inputs = upload_batch(runtime, model, batch);
+  const Variable hidden = model.hidden_states(graph, inputs);
   if (!options.logits) return;
   const bool classifier = model.info().task == Task::sequence_classification;
-  if (classifier) {
-    hidden =
-        gather_rows(graph, hidden, runtime.upload_vector(pooled_rows(model, batch), DType::i32));
-  }
-  const Tensor z = logits(graph, hidden, model.head(), model.info().logit_scale);
+  const Tensor z = classifier ? model.class_scores(graph, hidden, inputs).tensor()
+                              : logits(graph, hidden, model.head(), model.info().logit_scale);
   std::vector<int64_t> shape = z.shape().vector();
   if (classifier) shape = {shape.back()};
   out.add(fmt::format("logits.{}", row), shape, runtime.download(z));
@@ -113,16 +112,23 @@ DumpSummary write_dump(Runtime& runtime, Model& model, const std::vector<DumpRow
                        const DumpOptions& options, const std::filesystem::path& path) {
   std::vector<Batch> batches;
   DumpSummary summary;
+  LabelTargets targets;  // every row has a label of its own
+  const auto outputs = static_cast<size_t>(model.info().num_labels);
   for (const DumpRow& row : rows) {
-    batches.push_back(model.info().encoder_decoder ? pair_of(row, model.info()) : batch_of(row));
+    const auto label = static_cast<int32_t>(batches.size());
+    batches.push_back(model.info().encoder_decoder ? pair_of(row, model.info())
+                                                   : batch_of(row, label));
     summary.labels += trained_labels(model, batches.back());
+    targets.classes.push_back(row.class_label);
+    targets.values.insert(targets.values.end(), row.targets.begin(), row.targets.end());
+    targets.values.resize(batches.size() * outputs);
   }
   if (options.gradients && summary.labels == 0) {
     throw Error(ExitCode::data, "DATA-NO-TARGET", "no row has a label: there is no loss")
         .expected(model.info().encoder_decoder ? "\"labels\" of the decoder, not all -100"
                   : model.info().task == Task::causal_lm
                       ? "\"labels\" as long as \"input_ids\", not all -100 behind the first"
-                      : "\"labels\" with the class of the row")
+                      : "\"labels\" with the class of the row, or its numbers")
         .fix("add labels, or leave the gradients out: --no-grad");
   }
   reserve(runtime, model, batches, options);
@@ -139,7 +145,8 @@ DumpSummary write_dump(Runtime& runtime, Model& model, const std::vector<DumpRow
                     {.graph = {.record = options.gradients,
                                .training = false,  // no dropout: numbers that can be compared
                                .precision = options.precision},
-                     .grad_scale = static_cast<float>(scale)});
+                     .grad_scale = static_cast<float>(scale),
+                     .label_targets = &targets});
       loss += sum_losses(runtime.download(result.losses));
     }
     summary.loss = loss * scale;

@@ -5,7 +5,8 @@
 //   hidden.<i>.<row>          fp32 [tokens, hidden]; HF's numbering: 0 = embedding, the last one
 //                             is after the final norm; an encoder-decoder model:
 //                             encoder.hidden.<i>.<row> and decoder.hidden.<i>.<row>
-//   loss                      fp32 [1], mean over all predicted labels of all rows
+//   loss                      fp32 [1], mean over all predicted labels of all rows (of classifiers,
+//                             over the rows with one)
 //   grad.<HF parameter name>  fp32, gradient of that loss
 #pragma once
 
@@ -25,7 +26,10 @@ struct DumpRow {
   // Encoder-decoder models: input_ids are the encoder's. labels[t] is predicted at the decoder's
   // input t, as many as these; without these they are the labels shifted right.
   std::vector<int32_t> decoder_input_ids;
-  int32_t class_label = -1;  // classifiers; -1 = none
+  // Classifiers: the class, -1 = none; or, for regression and several labels at once, one number
+  // per output, empty = none.
+  int32_t class_label = -1;
+  std::vector<float> targets;
 };
 
 struct DumpOptions {

@@ -1,10 +1,9 @@
 #include "engine/evaluate/evaluation.h"
 
-#include <fmt/format.h>
-
-#include <charconv>
+#include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
+#include <map>
+#include <span>
 
 #include "engine/core/device.h"
 #include "engine/core/error.h"
@@ -19,35 +18,32 @@
 namespace engine {
 namespace {
 
-// The class of every label name of the data: by label2id of config.json, else the number it is.
-std::vector<int32_t> classes_of(const std::vector<std::string>& names, const Model& model) {
-  const nlohmann::ordered_json& config = model.config_json();
-  const auto label2id = config.find("label2id");
-  std::vector<int32_t> classes;
-  for (const std::string& name : names) {
-    int32_t id = -1;
-    if (label2id != config.end() && label2id->is_object() && label2id->contains(name) &&
-        (*label2id)[name].is_number_integer()) {
-      id = (*label2id)[name].get<int32_t>();
-    } else {
-      const auto [end, status] = std::from_chars(name.data(), name.data() + name.size(), id);
-      if (status != std::errc() || end != name.data() + name.size()) id = -1;
-    }
-    if (id < 0 || id >= model.info().num_labels) {
-      std::string known;
-      if (label2id != config.end() && label2id->is_object()) {
-        for (const auto& [label, value] : label2id->items()) {
-          known += (known.empty() ? "" : ", ") + label;
-        }
-      }
-      throw Error(ExitCode::data, "DATA-LABEL", "label \"" + name + "\" is not one of the classes")
-          .expected(known.empty()
-                        ? fmt::format("0 to {}", model.info().num_labels - 1)
-                        : known + fmt::format(", or 0 to {}", model.info().num_labels - 1));
-    }
-    classes.push_back(id);
+Answer make_answer(ProblemType type, const TokenisedData& data, uint32_t row,
+                   std::vector<float> logits) {
+  Answer answer{.file = data.files.at(data.rows.file(row)),
+                .line = data.rows.line(row),
+                .label = {},
+                .logits = std::move(logits),
+                .probabilities = {},
+                .classes = {}};
+  if (const int32_t label = data.rows.label(row); label >= 0) {
+    answer.label = data.rows.label_names()[static_cast<size_t>(label)];
   }
-  return classes;
+  const std::vector<float>& z = answer.logits;
+  if (type == ProblemType::single_label) {
+    const auto highest = std::max_element(z.begin(), z.end());
+    double sum = 0;
+    for (const float one : z) sum += std::exp(double{one} - *highest);
+    for (const float one : z)
+      answer.probabilities.push_back(std::exp(double{one} - *highest) / sum);
+    answer.classes = {static_cast<int>(highest - z.begin())};
+  } else if (type == ProblemType::multi_label) {
+    for (size_t i = 0; i < z.size(); ++i) {
+      answer.probabilities.push_back(1.0 / (1.0 + std::exp(-double{z[i]})));
+      if (z[i] > 0) answer.classes.push_back(static_cast<int>(i));
+    }
+  }
+  return answer;
 }
 
 }  // namespace
@@ -59,7 +55,7 @@ Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
       load_model(*config.model.path, {.precision = precision_policy(config), .device = device});
   Model& model = *loaded.model;
   const bool classifier = model.info().task == Task::sequence_classification;
-  if (classifier && config.data.label_field.empty()) config.data.label_field = "label";
+  config.model.task = classifier ? ModelTask::sequence_classification : ModelTask::causal_lm;
   if (model.info().learned_positions && config.data.max_length > model.info().max_positions) {
     config.data.max_length = model.info().max_positions;
   }
@@ -75,15 +71,15 @@ Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
   }
   TextEncoder encoder = make_text_encoder(tokenizer, chat_template_options(config.data));
   encoder.vocab_size = static_cast<int32_t>(model.info().vocab_size);
-  TokeniseOptions reading = tokenise_options(config.data, config.data.validation);
+  // Scores need no labels.
+  const bool labels_required = !request.on_answer;
+  if (classifier && !labels_required) config.data.on_no_target = OnNoTarget::keep;
+  TokeniseOptions reading =
+      classifier ? classification_options(config.data, config.data.validation, labels_required)
+                 : tokenise_options(config.data, config.data.validation);
   reading.fields.pair_pad_id = pair_pad_id(model.info());
   if (model.info().encoder_decoder) check_pair_settings(config.data);
   const auto data = tokenise(reading, encoder);
-  if (classifier && data->rows.label_names().empty()) {
-    throw Error(ExitCode::data, "DATA-FIELD", "a classifier is evaluated on rows with labels")
-        .expected("field \"" + config.data.label_field + "\"")
-        .fix("data.label_field=<the field with the class>");
-  }
   const auto dataset = std::make_shared<Dataset>(data, dataset_options(config, RowSubset::all));
   BatchOptions batching = batch_options(config);
   batching.shuffle = Shuffle::none;
@@ -107,16 +103,30 @@ Evaluation evaluate_checkpoint(const EvaluationRequest& request) {
         .fix("a smaller train.micro_batch_tokens");
   }
   loaded.runtime->memory().reserve_arena(plan.arena);
-  std::vector<int32_t> classes;
-  if (classifier) classes = classes_of(data->rows.label_names(), model);
   Evaluation result;
-  result.record = evaluate(*loaded.runtime, model, batcher,
-                           {.precision = loaded.precision,
+  LabelScheme labels;
+  LabelTargets targets;
+  std::map<uint32_t, std::vector<float>> scores;  // by row
+  EvaluationOptions options{.precision = loaded.precision,
                             .max_batches = config.train.eval_max_batches,
-                            .class_of_label = classifier ? &classes : nullptr,
-                            .progress = request.progress});
+                            .progress = request.progress};
+  if (classifier) {
+    labels = labels_of_model(model);
+    targets = label_targets(labels, *data);
+    options.label_targets = &targets;
+    options.class_names = labels.names;
+  }
+  if (classifier && request.on_answer) {
+    options.on_scores = [&](uint32_t row, std::span<const float> of_row) {
+      scores[row] = {of_row.begin(), of_row.end()};
+    };
+  }
+  result.record = evaluate(*loaded.runtime, model, batcher, options);
   if (!classifier) result.perplexity = std::exp(result.record.loss);
   result.data_summary = dataset->audit().summary();
+  for (auto& [row, logits] : scores) {
+    request.on_answer(make_answer(labels.problem_type, *data, row, std::move(logits)), labels);
+  }
   return result;
 }
 

@@ -60,7 +60,7 @@ Batch example_batch(const BatchShape& shape) {
       batch.targets.push_back(0);
     }
     batch.cu_seqlens.push_back(static_cast<int32_t>(batch.input_ids.size()));
-    batch.labels.push_back(0);
+    batch.labels.push_back(-1);
     batch.rows.push_back(static_cast<uint32_t>(batch.rows.size()));
     batch.max_seqlen = std::max(batch.max_seqlen, static_cast<int32_t>(length));
   }
@@ -105,7 +105,7 @@ MemoryPlan plan_training(const ModelFactory& make, const TrainingShape& shape) {
   if (shape.evaluation.tokens > 0) {
     const Graph::Options evaluate{.record = false, .training = false, .precision = shape.precision};
     run_batch(runtime, *model, example_batch(shape.evaluation),
-              {.graph = evaluate, .argmax = true});
+              {.graph = evaluate, .answers = true});
   }
   rehearse_generation(runtime, *model, shape.precision, shape.samples, shape.sample_options);
   return plan_of(runtime.memory());
@@ -117,7 +117,7 @@ MemoryPlan plan_inference(const ModelFactory& make, const InferenceShape& shape)
   model->parameters().allocate(runtime, shape.precision, ParameterSet::Purpose::inference);
   model->prepare(runtime, shape.max_positions);
   const Graph::Options options{.record = false, .training = false, .precision = shape.precision};
-  run_batch(runtime, *model, example_batch(shape.batch), {.graph = options, .argmax = true});
+  run_batch(runtime, *model, example_batch(shape.batch), {.graph = options, .answers = true});
   return plan_of(runtime.memory());
 }
 

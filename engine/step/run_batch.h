@@ -9,28 +9,38 @@
 
 namespace engine {
 
-// A host batch on the device.
-ModelBatch upload_batch(Runtime& runtime, const Batch& batch);
+// A host batch on the device, as `model` wants it.
+ModelBatch upload_batch(Runtime& runtime, const Model& model, const Batch& batch);
+
+// Token row of each sequence that a classifier looks at. Pooling::last_token: the rightmost one
+// whose id is not the pad id, as in HF (models.md 1.6), the first one if all are, and the last one
+// when there is no pad id.
+std::vector<int32_t> pooled_rows(const ModelInfo& info, const Batch& batch);
+
+// What the labels of the data mean to a classifier: engine/step/labels.h makes it.
+struct LabelTargets {
+  std::vector<int32_t> classes;  // single_label: the class of each label
+  std::vector<float> values;     // else: [labels, num_labels], numbers or shares in 0..1
+};
 
 // All that the computation of a batch reads besides the parameters.
 struct BatchInputs {
   ModelBatch batch;
-  Tensor rows, classes;  // classification: i32 [S], token row that is classified, and its class
+  // Classification: i32 [S], the class of each sequence, or f32 [S, num_labels], its targets.
+  Tensor labels;
 };
 BatchInputs upload_inputs(Runtime& runtime, const Model& model, const Batch& batch,
-                          const std::vector<int32_t>* class_of_label = nullptr);
+                          const LabelTargets* label_targets = nullptr);
 // What a recording of the computation repeats: addresses and sizes of the inputs, and the numbers
 // that the host reads. Equal for two batches: their computations queue the same operations.
 std::vector<int64_t> signature(const BatchInputs& inputs);
 
-// Classification: token row of each sequence that is classified. The rightmost one whose id is not
-// the pad id, as in HF (models.md 1.6), or the last one when there is no pad id.
-std::vector<int32_t> pooled_rows(const Model& model, const Batch& batch);
-
 // Losses of one batch, per token (0 where the target is -100) or, for classification, per sequence.
 struct BatchLoss {
   Tensor losses;  // fp32 on the device
-  Tensor argmax;  // i32, when asked for
+  // What the model would answer, when asked for.
+  Tensor argmax;  // i32 [N], language models
+  Tensor scores;  // fp32 [S, num_labels], classifiers
 };
 
 // Seconds spent, added up over batches. The head counts forward and backward: it is one operation.
@@ -41,9 +51,9 @@ struct BatchTimes {
 struct ForwardOptions {
   Graph::Options graph;
   kernels::Scalar<float> grad_scale = 1.0f;  // gradient of each token's loss
-  bool argmax = false;
-  // Classification: class of each label id of the batch; null = the label ids are the classes.
-  const std::vector<int32_t>* class_of_label = nullptr;
+  bool answers = false;                      // fill BatchLoss::argmax or scores
+  // Classification: null = the label ids of the batch are classes.
+  const LabelTargets* label_targets = nullptr;
   BatchTimes* times = nullptr;  // measured when given: waits for the device between the parts
 };
 

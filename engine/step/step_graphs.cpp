@@ -31,7 +31,7 @@ StepGraphs::StepGraphs(Runtime& runtime, Model& model, bool enabled, const Limit
 
 BatchInputs StepGraphs::upload(const Batch& batch, const ForwardOptions& options) {
   const bool round = model_.info().task == Task::causal_lm && batch.source.input_ids.empty();
-  return upload_inputs(runtime_, model_, round ? rounded_up(batch) : batch, options.class_of_label);
+  return upload_inputs(runtime_, model_, round ? rounded_up(batch) : batch, options.label_targets);
 }
 
 BatchLoss StepGraphs::eager(const BatchInputs& inputs, const ForwardOptions& options,
@@ -100,7 +100,7 @@ BatchLoss StepGraphs::run(const Batch& batch, const ForwardOptions& options) {
   ++batches_;
   // Not from an empty arena: the addresses would not come again.
   const bool possible = enabled_ && options.graph.record && !options.graph.probe &&
-                        !options.times && !options.argmax &&
+                        !options.times && !options.answers &&
                         runtime_.memory().transient_bytes() == 0;
   if (!possible) {
     ++counts_.eager;
@@ -135,7 +135,7 @@ BatchLoss StepGraphs::run(const Batch& batch, const ForwardOptions& options) {
   }
   kernels::require(slots.losses.data() == shape.out, "StepGraphs: an address has changed");
   shape.recording->replay();
-  return {.losses = slots.losses, .argmax = {}};
+  return {.losses = slots.losses, .argmax = {}, .scores = {}};
 }
 
 void StepGraphs::rehearse(const Batch& batch, const ForwardOptions& options) {

@@ -63,9 +63,7 @@ void TrainingRun::make_model() {
   if (!setup_.checkpoint) return;
   const LoadReport report = load_weights(runtime_, *model_, *setup_.checkpoint);
   setup_.files.stored = report.stored;
-  for (const std::string& name : report.initialized) {
-    console_.print("note    " + name + " is not in the checkpoint: newly initialised");
-  }
+  new_tensors_ = report.initialized;
   for (const std::string& name : report.unused) {
     console_.print("note    " + name + " of the checkpoint is not used by this model");
   }
@@ -207,6 +205,12 @@ void TrainingRun::print_banner() {
       .weight_decay = config_.optimizer.weight_decay,
       .decayed_params = optimizer_->decayed_count(),
       .exempt_params = optimizer_->exempt_count()};
+  const ModelInfo& info = setup_.shape->info();
+  if (info.task == Task::sequence_classification) {
+    banner.head = {.problem = name_of(info.problem_type),
+                   .classes = setup_.class_names,
+                   .new_tensors = new_tensors_};
+  }
   banner.data = {.train_rows = static_cast<int64_t>(audit.rows),
                  .train_tokens = static_cast<int64_t>(audit.tokens),
                  .trained_tokens = static_cast<int64_t>(audit.targets)};

@@ -1,16 +1,18 @@
 #include "engine/train/run_setup.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
 #include "engine/data/text_encoder.h"
+#include "engine/evaluate/classification_metrics.h"
 #include "engine/generate/settings.h"
+#include "engine/step/labels.h"
 #include "engine/step/policies.h"
 #include "engine/train/signals.h"
 #include "models/registry.h"
@@ -59,7 +61,11 @@ Json model_json(const ModelConfig& config, const std::optional<Checkpoint>& chec
     if (!json.contains("vocab_size")) json["vocab_size"] = tokenizer->vocab_size();
     fill("bos_token_id", tokenizer->bos_id());
     fill("eos_token_id", tokenizer->eos_id());
-    if (!tokenizer->pad_id()) fill("pad_token_id", std::nullopt);
+    // RoBERTa counts positions from it; for others the tokenizer's is one only where config.json
+    // says so.
+    if (!tokenizer->pad_id() || json.value("model_type", "").ends_with("roberta")) {
+      fill("pad_token_id", tokenizer->pad_id());
+    }
   }
   return json;
 }
@@ -78,76 +84,18 @@ void override_dropout(Json& json, double p) {
   for (const std::string& key : keys) {
     // Those whose default is not 0 need not be there.
     const bool standard = (family == "gpt2" && key.ends_with("_pdrop")) ||
+                          (family.ends_with("roberta") && key.ends_with("_prob")) ||
                           (family.ends_with("t5") && key == "dropout_rate");
     if (json.contains(key) || standard) json[key] = p;
   }
 }
 
-bool all_integers(const std::vector<std::string>& names) {
-  return std::all_of(names.begin(), names.end(), [](const std::string& name) {
-    int64_t value = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), value);
-    return error == std::errc() && end == name.data() + name.size() && value >= 0;
-  });
-}
-
-// Class names in the order of their ids.
-std::vector<std::string> class_names(const ModelConfig& config, const Json& json,
-                                     const std::vector<std::string>& found_in_data) {
-  if (!config.label_names.empty()) return config.label_names;
-  std::vector<std::string> names = found_in_data;
-  if (all_integers(names)) {
-    int64_t count = config.num_labels.value_or(0);
-    for (const std::string& name : names) count = std::max<int64_t>(count, std::stoll(name) + 1);
-    if (const auto id2label = json.find("id2label"); !config.num_labels && id2label != json.end()) {
-      count = std::max<int64_t>(count, static_cast<int64_t>(id2label->size()));
-    }
-    names.clear();
-    for (int64_t i = 0; i < count; ++i) names.push_back(std::to_string(i));
-    return names;
-  }
-  // The checkpoint's own order, if it knows all the names.
-  if (const auto label2id = json.find("label2id");
-      label2id != json.end() && label2id->is_object()) {
-    std::vector<std::string> known(label2id->size());
-    bool fits = true;
-    for (const auto& [name, id] : label2id->items()) {
-      if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<size_t>() >= known.size()) {
-        fits = false;
-        break;
-      }
-      known[id.get<size_t>()] = name;
-    }
-    for (const std::string& name : names) {
-      fits = fits && std::find(known.begin(), known.end(), name) != known.end();
-    }
-    if (fits && !known.empty()) return known;
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-std::vector<int32_t> map_labels(const std::vector<std::string>& data_labels,
-                                const std::vector<std::string>& classes) {
-  std::vector<int32_t> map;
-  for (const std::string& label : data_labels) {
-    const auto it = std::find(classes.begin(), classes.end(), label);
-    if (it == classes.end()) {
-      std::string known;
-      for (const std::string& name : classes) known += (known.empty() ? "" : ", ") + name;
-      throw Error(ExitCode::data, "DATA-LABEL", "label \"" + label + "\" is not one of the classes")
-          .expected(known)
-          .fix("list every class in model.label_names, or correct the rows");
-    }
-    map.push_back(static_cast<int32_t>(it - classes.begin()));
-  }
-  return map;
-}
-
-std::shared_ptr<const TokenisedData> read_data(const DataConfig& config,
+std::shared_ptr<const TokenisedData> read_data(const TrainConfig& config,
                                                const std::vector<std::string>& files,
                                                const TextEncoder& encoder, const ModelInfo& info) {
-  TokeniseOptions options = tokenise_options(config, files);
+  TokeniseOptions options = config.model.task == ModelTask::sequence_classification
+                                ? classification_options(config.data, files)
+                                : tokenise_options(config.data, files);
   options.fields.pair_pad_id = pair_pad_id(info);
   options.progress = [](uint64_t, uint64_t) { InterruptGuard::stop_if_requested(); };
   return tokenise(options, encoder);
@@ -171,6 +119,21 @@ void check_lengths(const Model& model, const TrainConfig& config) {
                           config.data.max_length, info.max_positions))
       .why("this family has learned position embeddings: there is none for later positions")
       .fix(fmt::format("data.max_length={}", info.max_positions));
+}
+
+// train.best_metric must be one that the evaluations have.
+void check_best_metric(const Model& model, const std::string& metric) {
+  const ModelInfo& info = model.info();
+  std::vector<std::string> names = {"loss"};
+  if (info.task == Task::causal_lm) {
+    names.insert(names.end(), {"perplexity", "accuracy"});
+  } else {
+    const std::vector<std::string> more = classification_metric_names(info.problem_type);
+    names.insert(names.end(), more.begin(), more.end());
+  }
+  if (std::find(names.begin(), names.end(), metric) != names.end()) return;
+  throw Error(ExitCode::usage, "CFG-RANGE", "train.best_metric cannot be " + metric)
+      .expected(fmt::format("{}", fmt::join(names, ", ")));
 }
 
 // Added tokens without an embedding are usual (Gemma 3 1B has the tokenizer of the models that see
@@ -301,7 +264,7 @@ RunSetup prepare_run(const TrainConfig& config) {
   json = described->config_json();  // of a multimodal checkpoint: the text model, which is saved
   encoder.vocab_size = static_cast<int32_t>(info.vocab_size);
   if (info.encoder_decoder) check_pair_settings(config.data);
-  const auto train_data = read_data(config.data, config.data.train, encoder, info);
+  const auto train_data = read_data(config, config.data.train, encoder, info);
   const bool split = config.data.validation_fraction.value_or(0.0) > 0;
   setup.train =
       make_batcher(train_data, config, info, split ? RowSubset::train : RowSubset::all, true);
@@ -309,26 +272,17 @@ RunSetup prepare_run(const TrainConfig& config) {
   if (split) {
     setup.validation = make_batcher(train_data, config, info, RowSubset::validation, false);
   } else if (!config.data.validation.empty()) {
-    validation_data = read_data(config.data, config.data.validation, encoder, info);
+    validation_data = read_data(config, config.data.validation, encoder, info);
     setup.validation = make_batcher(validation_data, config, info, RowSubset::all, false);
   }
 
   if (task == Task::sequence_classification) {
-    const std::vector<std::string>& labels = train_data->rows.label_names();
-    const std::vector<std::string> classes = class_names(model_config, json, labels);
-    if (classes.empty()) {
-      throw Error(ExitCode::usage, "CFG-MISSING", "classification needs labels in the rows")
-          .fix("data.label_field=<the field with the class>");
-    }
-    setup.class_of_label = map_labels(labels, classes);
-    setup.validation_class_of_label = map_labels(validation_data->rows.label_names(), classes);
-    json["num_labels"] = classes.size();
-    json["id2label"] = Json::object();
-    json["label2id"] = Json::object();
-    for (size_t i = 0; i < classes.size(); ++i) {
-      json["id2label"][std::to_string(i)] = classes[i];
-      json["label2id"][classes[i]] = i;
-    }
+    const LabelScheme labels = choose_labels(model_config, json, train_data->rows.label_names());
+    setup.class_names = labels.names;
+    setup.label_targets = label_targets(labels, *train_data);
+    setup.validation_label_targets = label_targets(labels, *validation_data);
+    write_labels(labels, json);
+    json["num_labels"] = labels.names.size();
   }
 
   Json run_json = json;  // what this run computes with
@@ -337,6 +291,7 @@ RunSetup prepare_run(const TrainConfig& config) {
   setup.shape = setup.make_model();
   if (setup.tokenizer) check_vocabulary(*setup.shape, *setup.tokenizer, tokenizer_path);
   check_lengths(*setup.shape, config);
+  check_best_metric(*setup.shape, config.train.best_metric);
   setup.generation_eos =
       resolve_generation({.do_sample = false}, setup.files.generation_config_json, where,
                          setup.shape->info())

@@ -29,8 +29,9 @@ struct RunSetup {
 
   std::shared_ptr<const Tokenizer> tokenizer;        // null when rows are token ids already
   std::shared_ptr<const Batcher> train, validation;  // validation may be null
-  std::vector<int32_t> class_of_label;  // classification: class id of each label of train's data
-  std::vector<int32_t> validation_class_of_label;
+  // Classification: the classes, and what the labels of train's and validation's data mean.
+  std::vector<std::string> class_names;
+  LabelTargets label_targets, validation_label_targets;
 
   // What ends a sample: the ids of generation_config.json, else of config.json, else the
   // tokenizer's EOS.

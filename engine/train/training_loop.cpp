@@ -36,8 +36,9 @@ double TrainingRun::step_denominator(const std::vector<Batch>& batches) const {
   double labels = 0;
   for (const Batch& batch : batches) {
     labels += static_cast<double>(trained_labels(*model_, batch));
-    // Labels of an encoder-decoder model are not shifted.
-    if (config_.train.loss_reduction != LossReduction::hf || model_->info().encoder_decoder) {
+    // Labels of an encoder-decoder model are not shifted; a classifier has one per row.
+    if (config_.train.loss_reduction != LossReduction::hf || model_->info().encoder_decoder ||
+        model_->info().task != Task::causal_lm) {
       continue;
     }
     // The HF Trainer counts unshifted labels: a row trained from its first token counts one more.
@@ -59,7 +60,7 @@ ForwardOptions TrainingRun::forward_options(int micro_batch, double denominator,
                     .dropout_seed = mix_seed(config_.train.seed, progress_.step, micro_batch),
                     .precision = setup_.precision},
           .grad_scale = divisor > 0 ? static_cast<float>(1.0 / divisor) : 0.0f,
-          .class_of_label = setup_.class_of_label.empty() ? nullptr : &setup_.class_of_label};
+          .label_targets = setup_.class_names.empty() ? nullptr : &setup_.label_targets};
 }
 
 void TrainingRun::handle_nonfinite(const std::vector<Batch>& batches, double denominator,
@@ -130,7 +131,9 @@ double TrainingRun::flops_of(const std::vector<Batch>& batches) const {
   }
   return step_flops({.matmul_params = model_->matmul_parameters(),
                      .num_layers = info.num_layers,
-                     .attention_width = attention_width},
+                     .attention_width = attention_width,
+                     .sliding_windows = info.windows,
+                     .causal = info.causal},
                     lengths);
 }
 

@@ -87,8 +87,8 @@ void TrainingRun::evaluate_now() {
       runtime_, *model_, *setup_.validation,
       {.precision = setup_.precision,
        .max_batches = config_.train.eval_max_batches,
-       .class_of_label =
-           setup_.validation_class_of_label.empty() ? nullptr : &setup_.validation_class_of_label,
+       .label_targets = setup_.class_names.empty() ? nullptr : &setup_.validation_label_targets,
+       .class_names = setup_.class_names,
        .progress = [this](int64_t done, int64_t total) {
          console_.progress({.step = done, .total_steps = total, .label = "eval"});
        }});
@@ -100,9 +100,8 @@ void TrainingRun::evaluate_now() {
   record.previous_best = progress_.best.best_metric();
   record.previous_best_step = progress_.best.best_step();
   const std::string& metric = config_.train.best_metric;
-  const double value = metric == "accuracy"     ? record.accuracy.value_or(std::nan(""))
-                       : metric == "perplexity" ? std::exp(record.loss)
-                                                : record.loss;
+  const double value = metric_of(record, metric);
+  if (metric != "loss") record.best_value = value;
   if (!progress_.first_eval) progress_.first_eval = record.loss;
   progress_.last_eval = record.loss;
   const BestTracker::Update update = progress_.best.update(progress_.step, value);

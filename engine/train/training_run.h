@@ -86,6 +86,7 @@ class TrainingRun {
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<StepGraphs> graphs_;
   std::unique_ptr<Schedule> schedule_;
+  std::vector<std::string> new_tensors_;  // a classifier's head that the checkpoint lacks
   MemoryPlan plan_;
   TrainProgress progress_;
   std::filesystem::path output_dir_;

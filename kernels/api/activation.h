@@ -4,6 +4,7 @@
 //   gelu_tanh  0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))
 //   silu       x · sigmoid(x)
 //   relu       max(x, 0)
+//   tanh       tanh(x)
 //   gated      y[t, i] = act(x[t, i]) · x[t, F + i]     (x is [tokens, 2F]: gate, then up)
 // Internals are fp32; the result is rounded once.
 #pragma once
@@ -12,7 +13,7 @@
 
 namespace engine::kernels {
 
-enum class Activation : uint8_t { gelu_erf, gelu_tanh, silu, relu };
+enum class Activation : uint8_t { gelu_erf, gelu_tanh, silu, relu, tanh };
 
 struct ActivationForward {
   Activation kind = Activation::gelu_tanh;

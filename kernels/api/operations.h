@@ -18,6 +18,7 @@
 #include "kernels/api/norm.h"
 #include "kernels/api/optimizer.h"
 #include "kernels/api/rope.h"
+#include "kernels/api/score_loss.h"
 #include "kernels/api/types.h"
 
 namespace engine::kernels {
@@ -55,6 +56,7 @@ struct Operations {
   void (*linear_cross_entropy)(Stream, const LinearCrossEntropy&);
   size_t (*linear_cross_entropy_workspace)(const LinearCrossEntropy&);  // pointers are not read
   void (*cross_entropy)(Stream, const CrossEntropy&);
+  void (*score_loss)(Stream, const ScoreLoss&);
 
   // The table of segments that the next two read: made once, in device memory of that size.
   size_t (*optimizer_table_bytes)(int num_segments);

@@ -56,6 +56,14 @@ struct Relu {
   }
 };
 
+struct Tanh {
+  static ENGINE_INLINE F32x16 value(F32x16 x) { return tanh(x); }
+  static ENGINE_INLINE Both both(F32x16 x) {
+    const F32x16 t = tanh(x);
+    return {t, 1.0f - t * t};
+  }
+};
+
 template <typename Body>
 void with_activation(Activation kind, const Body& body) {
   switch (kind) {
@@ -67,6 +75,8 @@ void with_activation(Activation kind, const Body& body) {
       return body(Silu{});
     case Activation::relu:
       return body(Relu{});
+    case Activation::tanh:
+      return body(Tanh{});
   }
 }
 

@@ -28,6 +28,7 @@ constexpr Operations kCpu = {
     .linear_cross_entropy = cpu::linear_cross_entropy,
     .linear_cross_entropy_workspace = cpu::linear_cross_entropy_workspace,
     .cross_entropy = cpu::cross_entropy,
+    .score_loss = cpu::score_loss,
     .optimizer_table_bytes = [](int) -> size_t { return 0; },
     .make_optimizer_table = [](Stream, const OptimizerTable&) {},
     .global_norm = cpu::global_norm,

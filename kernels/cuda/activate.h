@@ -48,6 +48,10 @@ ENGINE_DEVICE float activate(float x, float& derivative) {
     const float s = sigmoid<T>(x, complement);
     derivative = s * fmaf(x, complement, 1.0f);
     return x * s;
+  } else if constexpr (kind == Activation::tanh) {
+    const float t = tanhf(x);
+    derivative = fmaf(-t, t, 1.0f);
+    return t;
   } else {
     derivative = x > 0.0f ? 1.0f : 0.0f;
     return x <= 0.0f ? 0.0f : x;  // NaN passes

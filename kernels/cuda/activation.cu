@@ -80,6 +80,8 @@ void launch_type(Stream stream, const Pointwise& p, Activation kind, bool gated)
       return launch_kind<Activation::silu, backward, T>(stream, p, gated);
     case Activation::relu:
       return launch_kind<Activation::relu, backward, T>(stream, p, gated);
+    case Activation::tanh:
+      return launch_kind<Activation::tanh, backward, T>(stream, p, gated);
   }
 }
 

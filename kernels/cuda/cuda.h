@@ -67,6 +67,7 @@ void dropout(Stream stream, const Dropout& arguments);
 void linear_cross_entropy(Stream stream, const LinearCrossEntropy& arguments);
 size_t linear_cross_entropy_workspace(const LinearCrossEntropy& arguments);
 void cross_entropy(Stream stream, const CrossEntropy& arguments);
+void score_loss(Stream stream, const ScoreLoss& arguments);
 
 size_t optimizer_table_bytes(int num_segments);
 void make_optimizer_table(Stream stream, const OptimizerTable& arguments);

@@ -28,6 +28,7 @@ const Operations& table() {
       .linear_cross_entropy = linear_cross_entropy,
       .linear_cross_entropy_workspace = linear_cross_entropy_workspace,
       .cross_entropy = cross_entropy,
+      .score_loss = score_loss,
       .optimizer_table_bytes = optimizer_table_bytes,
       .make_optimizer_table = make_optimizer_table,
       .global_norm = global_norm,

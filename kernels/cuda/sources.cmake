@@ -32,7 +32,8 @@ set(ENGINE_GPU_KERNELS
   operations.cu
   optimizer.cu
   rope.cu
-  rows.cu)
+  rows.cu
+  score_loss.cu)
 
 # Kernels that only Hopper runs (wgmma, TMA): compiled for sm_90a alone.
 set(ENGINE_HOPPER_KERNELS

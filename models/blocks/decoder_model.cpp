@@ -1,18 +1,8 @@
 #include "models/blocks/decoder_model.h"
 
-#include <nlohmann/json.hpp>
+#include "models/classifier_config.h"
 
 namespace engine {
-namespace {
-
-// config.json holds num_labels only when it is not 2, and id2label otherwise.
-int read_num_labels(const ConfigReader& config) {
-  if (config.has("num_labels")) return static_cast<int>(config.integer("num_labels", 2));
-  const nlohmann::json* names = config.object("id2label");
-  return names && !names->empty() ? static_cast<int>(names->size()) : 2;
-}
-
-}  // namespace
 
 void DecoderModel::read_sizes(const ConfigReader& config) {
   const auto read = [&config](const char* key, auto& value) {
@@ -61,7 +51,7 @@ void DecoderModel::add_token_table(const std::string& name, Initializer init) {
 
 void DecoderModel::add_head(const ConfigReader& config, Initializer init) {
   if (info_.task == Task::sequence_classification) {
-    info_.num_labels = read_num_labels(config);
+    read_classifier_config(config, info_);
     head_ = &parameters_.add("score.weight", {info_.num_labels, info_.hidden_size}, init);
   } else if (info_.tied_head) {
     head_ = token_table_;

@@ -88,8 +88,8 @@ TEST(ConfigSchema, HasEveryField) {
   std::map<std::string, size_t> count;
   for (const Field& field : schema.fields) ++count[field.key.substr(0, field.key.rfind('.'))];
   {
-    [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8, f9] = c.model;
-    EXPECT_EQ(count["model"], 9u);
+    [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8, f9, f10] = c.model;
+    EXPECT_EQ(count["model"], 10u);
   }
   {
     [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14, f15, f16,

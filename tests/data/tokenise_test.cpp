@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <fstream>
@@ -91,6 +92,137 @@ TEST_F(Tokenise, PrefixMismatchesAreCounted) {
   EXPECT_EQ(data->rows.statistics().first_mismatch, 1u);
   const Dataset dataset(data, {});
   EXPECT_TRUE(contains(dataset.audit().summary(), "f.jsonl:2"));
+}
+
+// <s> = 1 and </s> = 2 around a text, and </s></s> between two, as RoBERTa has it.
+TextEncoder pair_encoder() {
+  TextEncoder encoder = byte_encoder();
+  encoder.prefix = {1};
+  encoder.suffix = {2};
+  encoder.pair = {{1}, {2, 2}, {2}};
+  return encoder;
+}
+
+struct Classification : Fixture {
+  std::shared_ptr<const TokenisedData> rows(const std::string& content, DataConfig config = {},
+                                            bool labels_required = true) {
+    const std::vector<std::string> files = {directory.write("f.jsonl", content)};
+    return tokenise(classification_options(config, files, labels_required), pair_encoder());
+  }
+  static std::vector<std::string> labels(const TokenisedData& data) {
+    std::vector<std::string> result;
+    for (uint64_t row = 0; row < data.rows.num_rows(); ++row) {
+      const int32_t label = data.rows.label(row);
+      result.push_back(label < 0 ? "none" : data.rows.label_names()[static_cast<size_t>(label)]);
+    }
+    return result;
+  }
+};
+
+TEST_F(Classification, TextsAndPairsHaveTheTokenizersSpecialTokens) {
+  const auto texts = rows("{\"text\": \"ab\", \"label\": \"x\"}");
+  EXPECT_EQ(row_ids(texts->rows, 0), (Ids{1, id('a'), id('b'), 2}));
+  EXPECT_EQ(row_trainable(texts->rows, 0), (Bits{0, 0, 0, 0}));
+  const auto pairs = rows("{\"text\": \"ab\", \"text_pair\": \"c\", \"label\": \"x\"}");
+  EXPECT_EQ(row_ids(pairs->rows, 0), (Ids{1, id('a'), id('b'), 2, 2, id('c'), 2}));
+  DataConfig config;
+  config.fields = {{"text", "premise"}, {"text_pair", "<{hypothesis}>"}};
+  const auto named = rows("{\"premise\": \"a\", \"hypothesis\": \"b\", \"label\": 1}", config);
+  EXPECT_EQ(row_ids(named->rows, 0), (Ids{1, id('a'), 2, 2, id('<'), id('b'), id('>'), 2}));
+  config = {};
+  config.add_bos = config.add_eos = Toggle::off;
+  EXPECT_EQ(row_ids(rows("{\"text\": \"ab\", \"label\": 1}", config)->rows, 0),
+            (Ids{id('a'), id('b')}));
+  // Ids are as they are, and `labels` is no list of tokens.
+  const auto tokens = rows("{\"input_ids\": [7, 8], \"labels\": 3}");
+  EXPECT_EQ(row_ids(tokens->rows, 0), (Ids{7, 8}));
+  EXPECT_EQ(labels(*tokens), std::vector<std::string>{"3"});
+}
+
+// The lengths that tokenizers' LongestFirst leaves, with three, four or no tokens besides the
+// texts.
+TEST_F(Classification, LongTextsAreShortenedAndKeepTheirSpecialTokens) {
+  DataConfig config;
+  config.overflow = Overflow::truncate_right;
+  config.max_length = 4;
+  const auto one = rows("{\"text\": \"abcdef\", \"label\": 1}", config);
+  EXPECT_EQ(row_ids(one->rows, 0), (Ids{1, id('a'), id('b'), 2}));
+  EXPECT_EQ(one->rows.statistics().shortened_rows, 1u);
+  EXPECT_EQ(one->rows.statistics().shortened_tokens, 4u);
+  config.overflow = Overflow::truncate_left;
+  EXPECT_EQ(row_ids(rows("{\"text\": \"abcdef\", \"label\": 1}", config)->rows, 0),
+            (Ids{1, id('e'), id('f'), 2}));
+  config.overflow = Overflow::truncate_right;
+  // {first, second, room for both, what is left of them}
+  const size_t cases[][5] = {{2, 3, 5, 2, 3}, {2, 9, 6, 2, 4}, {9, 2, 6, 4, 2}, {9, 9, 6, 3, 3},
+                             {9, 9, 7, 3, 4}, {9, 8, 7, 4, 3}, {4, 9, 6, 3, 3}, {5, 5, 0, 0, 0}};
+  for (const auto& [first, second, room, left_first, left_second] : cases) {
+    config.max_length = static_cast<int64_t>(room) + 4;
+    const auto pair = rows("{\"text\": \"" + std::string(first, 'a') + "\", \"text_pair\": \"" +
+                               std::string(second, 'b') + "\", \"label\": 1}",
+                           config);
+    const Ids ids = row_ids(pair->rows, 0);
+    EXPECT_EQ(std::count(ids.begin(), ids.end(), id('a')), static_cast<int64_t>(left_first));
+    EXPECT_EQ(std::count(ids.begin(), ids.end(), id('b')), static_cast<int64_t>(left_second));
+    EXPECT_EQ(ids.size(), left_first + left_second + 4);
+  }
+}
+
+TEST_F(Classification, LabelsOfEveryKind) {
+  const auto data = rows(
+      "{\"text\": \"a\", \"label\": \"x y\"}\n{\"text\": \"b\", \"label\": 0.50}\n"
+      "{\"text\": \"c\", \"label\": [\"p\\\"q\", 1, 0.5, true]}\n{\"text\": \"d\", \"label\": []}\n"
+      "{\"text\": \"e\", \"label\": null}\n{\"text\": \"f\", \"label\": -3}\n");
+  EXPECT_EQ(labels(*data), (std::vector<std::string>{"x y", "0.50", "[\"p\\\"q\",1,0.5,true]", "[]",
+                                                     "none", "-3"}));
+  const auto fails = [&](const std::string& row, const char* code) {
+    EXPECT_EQ(error_of([&] { rows(row); }).code(), code) << row;
+  };
+  fails("{\"text\": \"a\"}", "DATA-FIELD");
+  fails("{\"text\": \"a\", \"label\": {\"x\": 1}}", "DATA-TYPE");
+  fails("{\"text\": \"a\", \"label\": [[1]]}", "DATA-TYPE");
+  fails("{\"text\": \"a\", \"text_pair\": 3, \"label\": 1}", "DATA-TYPE");
+  fails("{\"text\": \"a\", \"text_pair\": \"b\", \"label\": 1}\n{\"text\": \"a\", \"label\": 1}",
+        "DATA-FIELD");
+  EXPECT_EQ(labels(*rows("{\"text\": \"a\"}", {}, false)), std::vector<std::string>{"none"});
+  // Numbers may be as many as rows; names that are give the field away.
+  std::string numbers, names;
+  for (int i = 0; i < 5000; ++i) {
+    numbers += "{\"text\": \"a\", \"label\": " + std::to_string(i) + ".5}\n";
+    names += "{\"text\": \"a\", \"label\": \"row " + std::to_string(i) + "\"}\n";
+  }
+  EXPECT_EQ(rows(numbers)->rows.label_names().size(), 5000u);
+  fails(names, "DATA-LABELS");
+}
+
+TEST_F(Classification, TheTargetOfARowIsItsLabel) {
+  const auto data = rows(
+      "{\"text\": \"\", \"label\": \"x\"}\n{\"text\": \"abc\", \"label\": null}\n"
+      "{\"text\": \"d\", \"label\": \"y\"}\n");
+  DatasetOptions options;
+  options.row_labels = true;
+  const Error error = error_of([&] { Dataset(data, options); });
+  EXPECT_EQ(error.code(), "DATA-NO-TARGET");
+  EXPECT_TRUE(contains(error.what(), "1 of 3 rows have no label"));
+  EXPECT_TRUE(contains(error.what(), "f.jsonl:2"));
+  options.on_no_target = OnNoTarget::drop;
+  auto dataset = std::make_shared<Dataset>(data, options);
+  EXPECT_EQ(dataset->audit().rows, 2u);
+  EXPECT_EQ(dataset->audit().targets, 2u);
+  EXPECT_TRUE(contains(dataset->audit().summary(), "2 rows 5 tok (2 labelled)"));
+  BatchOptions batching;
+  batching.micro_batch_tokens = 64;
+  const Batcher batcher(dataset, batching);
+  const Batch batch = batcher.batch(batcher.plan(0), 0);
+  EXPECT_EQ(batch.num_targets, 2);
+  EXPECT_EQ(std::count(batch.targets.begin(), batch.targets.end(), -100), 5);
+}
+
+TEST_F(Tokenise, ASecondTextIsForClassification) {
+  DataConfig config;
+  config.fields = {{"text_pair", "b"}};
+  const auto options = tokenise_options(config, {directory.write("f.jsonl", "{\"text\": \"a\"}")});
+  EXPECT_EQ(error_of([&] { tokenise(options, byte_encoder()); }).code(), "DATA-FIELDS");
 }
 
 TEST_F(Tokenise, BosAndEosPolicies) {

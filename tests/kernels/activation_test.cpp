@@ -8,7 +8,7 @@ namespace {
 ENGINE_KERNEL_TEST_SUITE(ActivationTest);
 
 constexpr Activation kKinds[] = {Activation::gelu_erf, Activation::gelu_tanh, Activation::silu,
-                                 Activation::relu};
+                                 Activation::relu, Activation::tanh};
 constexpr int64_t kShapes[][2] = {{0, 5}, {1, 1}, {1, 3}, {3, 17}, {2, 63}, {65, 65}, {7, 1000}};
 
 // Mostly around zero, some far out, where the exponentials saturate.
@@ -100,11 +100,12 @@ TEST_P(ActivationTest, LimitsAndZero) {
         {.kind = kind, .tokens = 1, .width = 4, .x = x.data(), .dy = dy.data(), .dx = dx.data()});
     const Values values = y.values(), slopes = dx.values();
     EXPECT_EQ(values[0], 0.0);
-    EXPECT_EQ(values[1], 1e4);
-    EXPECT_EQ(values[2], 0.0);
+    const bool bounded = kind == Activation::tanh;
+    EXPECT_EQ(values[1], bounded ? 1.0 : 1e4);
+    EXPECT_EQ(values[2], bounded ? -1.0 : 0.0);
     EXPECT_TRUE(std::isnan(values[3])) << "a NaN must not be hidden";
-    EXPECT_EQ(slopes[0], kind == Activation::relu ? 0.0 : 0.5);
-    EXPECT_EQ(slopes[1], 1.0);
+    EXPECT_EQ(slopes[0], kind == Activation::relu ? 0.0 : bounded ? 1.0 : 0.5);
+    EXPECT_EQ(slopes[1], bounded ? 0.0 : 1.0);
     EXPECT_EQ(slopes[2], 0.0);
   }
 }

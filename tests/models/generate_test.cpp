@@ -20,7 +20,7 @@ std::vector<float> last_logits(LoadedGolden& m, const std::vector<int32_t>& ids)
   Batch batch;
   GoldenModel::add_row(batch, ids, ids, -1);
   Graph graph(m.runtime, {.record = false, .training = false, .precision = m.precision});
-  const Variable hidden = m.model->hidden_states(graph, upload_batch(m.runtime, batch));
+  const Variable hidden = m.model->hidden_states(graph, upload_batch(m.runtime, *m.model, batch));
   const std::vector<float> z =
       m.runtime.download(logits(graph, hidden, m.model->head(), m.model->info().logit_scale));
   return {z.end() - m.model->info().vocab_size, z.end()};

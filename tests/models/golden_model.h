@@ -48,20 +48,37 @@ class GoldenModel {
 
   bool encoder_decoder() const { return config.value("is_encoder_decoder", false); }
 
-  // Rows [begin, end) as one flat batch.
+  // Rows [begin, end) as one flat batch. The label of a classifier's row is its number: see
+  // label_targets().
   Batch batch(int begin, int end) const {
     Batch out;
     out.cu_seqlens.push_back(0);
     for (int row = begin; row < end; ++row) {
       const std::vector<int32_t> ids = ints("input_ids." + std::to_string(row));
-      const std::vector<int32_t> labels = ints("labels." + std::to_string(row));
       if (encoder_decoder()) {
-        add_pair(out, ids, labels);
-        continue;
+        add_pair(out, ids, ints("labels." + std::to_string(row)));
+      } else if (classifier()) {
+        add_row(out, ids, ids, row);
+      } else {
+        add_row(out, ids, ints("labels." + std::to_string(row)), -1);
       }
-      add_row(out, ids, classifier() ? ids : labels, classifier() ? labels[0] : -1);
     }
     return out;
+  }
+
+  // Of a classifier's rows, then of the rows of its steps.
+  LabelTargets label_targets() const {
+    LabelTargets targets;
+    if (!classifier()) return targets;
+    for (int row = 0; row < rows(); ++row) {
+      const std::vector<float> values = floats("labels." + std::to_string(row));
+      targets.values.insert(targets.values.end(), values.begin(), values.end());
+    }
+    const std::vector<float> steps = floats("steps.labels");
+    targets.values.insert(targets.values.end(), steps.begin(), steps.end());
+    // Where a label is a class, it is one number: exact in fp32.
+    targets.classes.assign(targets.values.begin(), targets.values.end());
+    return targets;
   }
 
   // labels as HF: unshifted.
@@ -107,12 +124,14 @@ struct LoadedGolden {
     // Longer than any golden row; T5 has no limit of its own.
     model->prepare(runtime, std::min<int64_t>(model->info().max_positions, 192));
     report = load_weights(runtime, *model, golden.checkpoint);
+    targets = golden.label_targets();
   }
 
   Runtime runtime;
   std::unique_ptr<Model> model;
   PrecisionPolicy precision;
   LoadReport report;
+  LabelTargets targets;  // classifiers
 };
 
 // A test on every device with every golden model: "simt_gpt2".

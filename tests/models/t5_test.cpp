@@ -76,7 +76,7 @@ std::vector<float> last_logits(LoadedGolden& m, const std::vector<int32_t>& sour
   append_pair(batch, source, ids, ids);
   batch.rows = {0};
   Graph graph(m.runtime, {.record = false, .training = false, .precision = m.precision});
-  const Variable hidden = m.model->hidden_states(graph, upload_batch(m.runtime, batch));
+  const Variable hidden = m.model->hidden_states(graph, upload_batch(m.runtime, *m.model, batch));
   const std::vector<float> z =
       m.runtime.download(logits(graph, hidden, m.model->head(), m.model->info().logit_scale));
   return {z.end() - m.model->info().vocab_size, z.end()};

@@ -23,7 +23,8 @@ using Json = nlohmann::ordered_json;
 std::vector<float> logits_of(Runtime& runtime, Model& model, const GoldenModel& golden,
                              const PrecisionPolicy& precision = {}) {
   Graph graph(runtime, {.record = false, .training = false, .precision = precision});
-  const Variable hidden = model.hidden_states(graph, upload_batch(runtime, golden.batch(2, 3)));
+  const Variable hidden =
+      model.hidden_states(graph, upload_batch(runtime, model, golden.batch(2, 3)));
   return runtime.download(logits(graph, hidden, model.head()));
 }
 
@@ -192,7 +193,7 @@ TEST(Variants, EmbeddingScaleIsRoundedAsTheTableIs) {
                           .probe = [&](const std::string& name, const Tensor& value) {
                             if (name == "hidden.0") embedded = m.runtime.download(value);
                           }});
-  m.model->hidden_states(graph, upload_batch(m.runtime, golden.batch(2, 3)));
+  m.model->hidden_states(graph, upload_batch(m.runtime, *m.model, golden.batch(2, 3)));
   const std::vector<float> table = m.model->parameters().read(m.runtime, m.model->parameters()[0],
                                                               m.model->parameters()[0].parts[0]);
   // sqrt(24) = 4.8990 is 4.90625 in bf16.

@@ -23,8 +23,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import (GPT2Config, GPT2LMHeadModel, Gemma3Config, Gemma3ForCausalLM,
                           Gemma3ForConditionalGeneration, Gemma3TextConfig, LlamaConfig,
-                          LlamaForCausalLM, LlamaForSequenceClassification, Qwen2Config,
-                          Qwen2ForCausalLM)
+                          LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM)
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "models" / "golden"
 
@@ -74,9 +73,6 @@ MODELS = {
         tie_word_embeddings=False, attention_bias=True, mlp_bias=True, num_attention_heads=3,
         num_key_value_heads=3, head_dim=6, pad_token_id=3,
         rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})),
-    "llama_classifier": (LlamaForSequenceClassification, llama(
-        num_labels=3, pad_token_id=4, num_attention_heads=4, num_key_value_heads=1, head_dim=6,
-        tie_word_embeddings=False)),
     # Heads 4 of 2; a window smaller than the rows in the upper two of four layers, heads 8 of 2.
     "qwen2_tied": (Qwen2ForCausalLM, qwen2(tie_word_embeddings=True)),
     "qwen2_untied_window": (Qwen2ForCausalLM, qwen2(
@@ -96,7 +92,7 @@ MODELS = {
         mm_tokens_per_image=4, image_token_index=4, boi_token_index=3, eoi_token_index=2,
         attn_implementation="eager")),
 }
-WITHOUT_STEPS = ("llama_classifier", "qwen2_untied_window", "gemma3_multimodal")
+WITHOUT_STEPS = ("qwen2_untied_window", "gemma3_multimodal")
 
 
 def randomize(model, generator):
@@ -127,21 +123,15 @@ def make_rows(vocab, max_length, generator):
     return rows
 
 
-def total_loss(model, rows, classes):
+def total_loss(model, rows):
     """Mean over all predicted labels of all rows; each row alone, so that nothing is padded."""
     losses, count, outputs = [], 0, []
-    for i, (ids, labels) in enumerate(rows):
+    for ids, labels in rows:
         out = model(input_ids=ids[None], output_hidden_states=True)
         outputs.append(out)
-        logits = out.logits.float()
-        if classes:
-            losses.append(torch.nn.functional.cross_entropy(
-                logits, torch.tensor([classes[i]]), reduction="sum"))
-            count += 1
-        else:
-            losses.append(torch.nn.functional.cross_entropy(
-                logits[0, :-1], labels[1:], ignore_index=-100, reduction="sum"))
-            count += int((labels[1:] != -100).sum())
+        losses.append(torch.nn.functional.cross_entropy(
+            out.logits.float()[0, :-1], labels[1:], ignore_index=-100, reduction="sum"))
+        count += int((labels[1:] != -100).sum())
     return sum(losses) / count, outputs
 
 
@@ -195,6 +185,7 @@ def text_parameters(model):
 
 def main():
     for index, (name, (cls, config)) in enumerate(MODELS.items()):
+        index += index >= 3  # the seed of number 3 is not used
         if len(sys.argv) > 1 and name not in sys.argv[1:]:
             continue
         generator = torch.Generator().manual_seed(1000 + index)
@@ -208,14 +199,13 @@ def main():
 
         vocab = config.get_text_config().vocab_size
         rows = make_rows(vocab, getattr(config, "n_positions", 40), generator)
-        classes = [2, 0, 1, 2] if "classifier" in name else None
         golden = {}
-        loss, outputs = total_loss(model, rows, classes)
+        loss, outputs = total_loss(model, rows)
         loss.backward()
         golden["loss"] = loss.detach().reshape(1)
         for i, ((ids, labels), out) in enumerate(zip(rows, outputs)):
             golden[f"input_ids.{i}"] = ids.to(torch.int32)
-            golden[f"labels.{i}"] = (torch.tensor([classes[i]]) if classes else labels).to(torch.int32)
+            golden[f"labels.{i}"] = labels.to(torch.int32)
             golden[f"logits.{i}"] = out.logits[0].detach().clone()
             for layer, hidden in enumerate(out.hidden_states):
                 golden[f"hidden.{layer}.{i}"] = hidden[0].detach().clone()
@@ -227,7 +217,7 @@ def main():
         half = cls(config).eval()
         half.load_state_dict(model.state_dict())
         half = half.to(torch.bfloat16)
-        half_loss, half_outputs = total_loss(half, rows, classes)
+        half_loss, half_outputs = total_loss(half, rows)
         half_loss.backward()
         golden["bf16.logits"] = torch.stack([
             (h.logits.float() - o.logits).abs().max() for h, o in zip(half_outputs, outputs)]).max().reshape(1).detach()

@@ -125,11 +125,11 @@ TEST_P(Graphs, ClassifiersToo) {
   Trained graphed(GetParam(), json, PrecisionPolicy::fp32(), task);
   Trained plain(GetParam(), json, PrecisionPolicy::fp32(), task);
   StepGraphs graphs(graphed.runtime, *graphed.model, true);
-  const std::vector<int32_t> classes = {2, 0, 1};
+  const LabelTargets classes{.classes = {2, 0, 1}, .values = {}};
   for (int step = 0; step < 5; ++step) {
     const Batch batch = batch_of({6, 6, 6}, step);
     ForwardOptions options = graphed.options(step);
-    options.class_of_label = &classes;
+    options.label_targets = &classes;
     std::vector<float> losses;
     {
       const BatchLoss loss = graphs.run(batch, options);

@@ -25,10 +25,13 @@ std::string model_line(const BannerModel& model, const TextStyle& style) {
                      count(model.decayed_params), count(model.exempt_params));
 }
 
-std::string data_line(const BannerData& data, const TextStyle& style) {
-  std::string line = label("data", style) +
-                     fmt::format("train {} rows {} tok ({} trained)", grouped(data.train_rows),
-                                 count(data.train_tokens, 2), count(data.trained_tokens, 2));
+std::string data_line(const BannerData& data, bool labels, const TextStyle& style) {
+  std::string line =
+      label("data", style) +
+      fmt::format("train {} rows {} tok ({} {})", grouped(data.train_rows),
+                  count(data.train_tokens, 2),
+                  labels ? grouped(data.trained_tokens) : count(data.trained_tokens, 2),
+                  labels ? "labelled" : "trained");
   if (data.validation_rows > 0)
     line += fmt::format(" | eval {} rows", grouped(data.validation_rows));
   int64_t dropped = 0;
@@ -44,6 +47,23 @@ std::string data_line(const BannerData& data, const TextStyle& style) {
   if (data.batch_fill) {
     line += fmt::format(" | token-budget batches {} % full, 0 padding computed",
                         percent(*data.batch_fill));
+  }
+  return line;
+}
+
+std::string head_line(const BannerHead& head, const TextStyle& style) {
+  constexpr size_t kShown = 8;
+  std::string line =
+      label("head", style) + head.problem +
+      fmt::format(", {} label{}: ", head.classes.size(), head.classes.size() == 1 ? "" : "s");
+  for (size_t i = 0; i < std::min(kShown, head.classes.size()); ++i) {
+    line += (i > 0 ? ", " : "") + escape_line(head.classes[i]);
+  }
+  if (head.classes.size() > kShown) line += ", ...";
+  if (!head.new_tensors.empty()) {
+    std::string names;
+    for (const std::string& name : head.new_tensors) names += (names.empty() ? "" : ", ") + name;
+    line += " | " + style.warn("not in the checkpoint, newly initialised: " + names);
   }
   return line;
 }
@@ -115,7 +135,8 @@ std::string banner_text(const Banner& banner, const TextStyle& style) {
   if (!banner.config_sha.empty()) text += "   config sha " + banner.config_sha;
   if (banner.resumed_step) text += fmt::format("   resumed at step {}", *banner.resumed_step);
   text += "\n" + model_line(banner.model, style);
-  text += "\n" + data_line(banner.data, style);
+  if (banner.head) text += "\n" + head_line(*banner.head, style);
+  text += "\n" + data_line(banner.data, banner.head.has_value(), style);
   text += "\n" + plan_line(banner.plan, style);
   if (!banner.memory.categories.empty()) text += "\n" + memory_line(banner.memory, style);
   if (banner.stop) text += "\n" + stop_line(*banner.stop, style);

@@ -25,12 +25,18 @@ struct BannerModel {
 struct BannerData {
   int64_t train_rows = 0;
   int64_t train_tokens = 0;
-  int64_t trained_tokens = 0;  // with a label
+  int64_t trained_tokens = 0;  // with a label; of a classifier: rows with one
   int64_t validation_rows = 0;
   // Rows left out: {"over 2048 (policy drop)", 41}.
   std::vector<std::pair<std::string, int64_t>> dropped;
   // Share of the token budget that batches fill; none without a token budget.
   std::optional<double> batch_fill;
+};
+
+struct BannerHead {                      // of a classifier
+  std::string problem;                   // "single_label_classification"
+  std::vector<std::string> classes;      // names
+  std::vector<std::string> new_tensors;  // not in the checkpoint, newly initialised
 };
 
 struct BannerPlan {
@@ -66,6 +72,7 @@ struct Banner {
   std::optional<int64_t> resumed_step;
   BannerModel model;
   BannerData data;
+  std::optional<BannerHead> head;
   BannerPlan plan;
   BannerMemory memory;
   std::optional<BannerStop> stop;

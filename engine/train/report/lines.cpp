@@ -135,8 +135,8 @@ std::string eval_line(const EvalRecord& record, const LineContext& context,
   std::string start = head("eval", record.step, context);
   if (record.name != "eval") start += " " + record.name;
   std::string line = style.bold(pad_head(start, context)) + " | " +
-                     style.bold("loss " + fixed_width(record.loss, 6)) + " ppl " +
-                     fixed_width(std::exp(record.loss), 4);
+                     style.bold("loss " + fixed_width(record.loss, 6));
+  if (record.per_token) line += " ppl " + fixed_width(std::exp(record.loss), 4);
   if (record.accuracy) line += fmt::format(" acc {:.3f}", *record.accuracy);
   for (const auto& [name, value] : record.metrics) line += fmt::format(" {} {:.4g}", name, value);
   if (!record.groups.empty()) {

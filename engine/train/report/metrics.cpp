@@ -231,13 +231,18 @@ void MetricsLog::write(const EvalRecord& record) {
   line.set("epoch", record.epoch);
   line.set("name", record.name);
   line.set("loss", record.loss);
-  line.set("ppl", std::exp(record.loss));
+  line.set("ppl", record.per_token ? std::optional(std::exp(record.loss)) : std::nullopt);
   line.set("acc", record.accuracy);
   line.set("rows", record.rows);
   line.set("tokens_trained", record.tokens_trained);
   ordered_json groups = ordered_json::object();
   for (const EvalGroup& group : record.groups) {
-    groups[group.name] = {{"loss", line.number(group.loss)}, {"n", group.rows}};
+    ordered_json& entry = groups[group.name];
+    entry = {{"loss", line.number(group.loss)}, {"n", group.rows}};
+    if (!group.scores) continue;
+    entry["precision"] = group.scores->precision;
+    entry["recall"] = group.scores->recall;
+    entry["f1"] = group.scores->f1;
   }
   line.set("groups", std::move(groups));
   ordered_json metrics = ordered_json::object();

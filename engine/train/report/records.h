@@ -32,18 +32,24 @@ struct TrainRecord {
   int64_t nonfinite = 0;  // steps since the last record with a non-finite loss or gradient norm
 };
 
+struct ClassScores {
+  double precision = 0, recall = 0, f1 = 0;
+};
+
 struct EvalGroup {
   std::string name;  // a dataset or a label
   double loss = 0;
   int64_t rows = 0;
+  std::optional<ClassScores> scores = std::nullopt;  // of classifiers
 };
 
 struct EvalRecord {
   int64_t step = 0;
   double epoch = 0;
   std::string name = "eval";       // prefix of the metrics: eval_loss
-  double loss = 0;                 // Σ cross-entropy / Σ tokens
-  std::optional<double> accuracy;  // of the next token, over the tokens with a label
+  double loss = 0;                 // Σ losses / Σ labels
+  bool per_token = true;           // the labels are tokens: exp(loss) is the perplexity
+  std::optional<double> accuracy;  // of the next token or the class, over what has a label
   int64_t rows = 0;
   int64_t tokens_trained = 0;
   int64_t batches = 0;

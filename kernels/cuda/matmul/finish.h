@@ -96,6 +96,10 @@ ENGINE_DEVICE void activate_four(Activation kind, const float (&x)[4], float (&v
 #pragma unroll
       for (int e = 0; e < 4; ++e) value[e] = activate<Activation::relu, T>(x[e], slope[e]);
       break;
+    case Activation::tanh:
+#pragma unroll
+      for (int e = 0; e < 4; ++e) value[e] = activate<Activation::tanh, T>(x[e], slope[e]);
+      break;
   }
 }
 

@@ -20,6 +20,8 @@ Real activation(Activation kind, Real x) {
       return x / (1 + std::exp(-x));
     case Activation::relu:
       return x > 0 ? x : 0;
+    case Activation::tanh:
+      return std::tanh(x);
   }
   return 0;
 }
@@ -42,6 +44,8 @@ Real activation_slope(Activation kind, Real x) {
     }
     case Activation::relu:
       return x > 0 ? 1 : 0;
+    case Activation::tanh:
+      return 1 - std::tanh(x) * std::tanh(x);
   }
   return 0;
 }
