@@ -39,8 +39,9 @@ TEST_P(Fused, Gradients) {
     for (const bool gated : {true, false}) {
       for (const bool with_residual : {true, false}) {
         GradientCheck c(GetParam());
+        ++turn;
         const FeedForward block =
-            make_block(c.parameters, layout, gated, ++turn % 2 == 0, kActivations[turn % 3], 5, 6);
+            make_block(c.parameters, layout, gated, turn % 2 == 0, kActivations[turn % 3], 5, 6);
         c.fill();
         c.input({4, 5});
         if (with_residual) c.input({4, 5});
