@@ -107,7 +107,7 @@ TEST_P(ScoreLossTest, SameBytesOnAnyNumberOfThreadsAndWhenRepeated) {
     return bytes_of({&s, &losses});
   };
   expect_same_on_any_thread_count(body);
-  expect_repeatable(body);
+  expect_repeatable(stream(), body);
 }
 
 }  // namespace
