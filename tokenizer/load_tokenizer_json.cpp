@@ -106,6 +106,20 @@ std::string model_type(const Node& node, const ModelLists& lists) {
   return node.at("type").string();
 }
 
+// What is put around a text must be tokens: a model has no embedding for other ids.
+void check_post_processor(const TokenizerParts& parts, const std::string& file) {
+  for (const std::vector<int32_t>* ids :
+       {&parts.post_processor.prefix, &parts.post_processor.suffix}) {
+    for (const int32_t id : *ids) {
+      if (parts.model->vocabulary().contains_id(id) || parts.added_tokens.find(id)) continue;
+      throw Error(ExitCode::checkpoint, "TOK-MALFORMED",
+                  fmt::format("the post-processor adds id {}, which no token has", id))
+          .with("file", file)
+          .where("post_processor");
+    }
+  }
+}
+
 }  // namespace
 
 TokenizerParts load_tokenizer_json(std::string_view text, const std::string& file,
@@ -167,6 +181,7 @@ TokenizerParts load_tokenizer_json(std::string_view text, const std::string& fil
   }
   parts.added_tokens.set(check_added_tokens(std::move(added), parts.model->vocabulary(), file),
                          parts.normalizer.get());
+  check_post_processor(parts, file);
   guess_roles(&parts);
   return parts;
 }

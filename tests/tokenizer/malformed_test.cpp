@@ -75,6 +75,9 @@ TEST(Malformed, Table) {
       {R"("decoder": {)", R"("decoder": [], "d": {)", "TOK-MALFORMED"},
       {R"("post_processor": null)", R"("post_processor": {"type": "TemplateProcessing"})",
        "TOK-MALFORMED"},
+      {R"("post_processor": null)",
+       R"("post_processor": {"type": "BertProcessing", "sep": ["b", 9], "cls": ["a", 0]})",
+       "TOK-MALFORMED"},
       // Kinds we do not know, by name.
       {R"("normalizer": null)", R"("normalizer": {"type": "Rot13"})", "TOK-UNSUPPORTED"},
       {R"("type": "ByteLevel", "add)", R"("type": "UnicodeScripts", "add)", "TOK-UNSUPPORTED"},
