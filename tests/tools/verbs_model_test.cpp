@@ -96,8 +96,8 @@ TEST(Devices, TheSoftwareGpuSaysWhatTheCpuSays) {
 }
 
 TEST(Devices, Mistakes) {
-  for (const std::string verb : {"generate " + golden("gpt2") + " --ids 1",
-                                 "dump " + golden("gpt2") + " -o " + scratch() / "none"}) {
+  for (const std::string& verb : {"generate " + golden("gpt2") + " --ids 1",
+                                  "dump " + golden("gpt2") + " -o " + scratch() / "none"}) {
     const Result unknown = run(verb + " --device gpu");
     EXPECT_EQ(unknown.code, 2);
     EXPECT_TRUE(has(unknown.err, "DEV-NAME")) << unknown.err;
