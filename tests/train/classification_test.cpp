@@ -18,7 +18,7 @@ Options tiny_roberta(const Workspace& w) {
              "hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, "
              "num_attention_heads: 2, max_position_embeddings: 322, type_vocab_size: 1, "
              "layer_norm_eps: 1e-5}",
-             "model.task=sequence_classification", "optimizer.lr=3e-3"};
+             "model.task=sequence_classification", "optimizer.lr=5e-3"};
 }
 
 // Rows {"text", "label"} of which the label is label_of(i).
@@ -49,9 +49,9 @@ TEST(Classification, RobertaLearnsNamesOfClasses) {
   const Workspace w;
   const Outcome outcome =
       run_here(tiny_roberta(w) + trained_on(w, named_rows(90)) +
-               Options{"train.max_steps=60", "train.micro_batch_tokens=512", "train.log_every=20",
+               Options{"train.max_steps=300", "train.micro_batch_tokens=512", "train.log_every=20",
                        "data.validation_fraction=0.3", "train.eval_at_start=true",
-                       "train.best_metric=f1_macro", "train.eval_every=60"});
+                       "train.best_metric=f1_macro", "train.eval_every=300"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.error;
   const fs::path out = w.path() / "run";
   const auto evals = metrics(out, "eval");
@@ -98,8 +98,8 @@ TEST(Classification, RobertaLearnsSeveralLabelsAtOnce) {
   };
   const Outcome outcome =
       run_here(tiny_roberta(w) + trained_on(w, rows(90, set)) +
-               Options{"train.max_steps=60", "train.micro_batch_tokens=512", "train.log_every=20",
-                       "data.validation_fraction=0.3", "train.eval_every=60"});
+               Options{"train.max_steps=300", "train.micro_batch_tokens=512", "train.log_every=20",
+                       "data.validation_fraction=0.3", "train.eval_every=300"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.error;
   const nlohmann::json eval = metrics(w.path() / "run", "eval").back();
   EXPECT_EQ(eval["acc"], 1.0);
