@@ -261,6 +261,7 @@ RunSetup prepare_run(const TrainConfig& config) {
   // Rows of token ids may use every row of the embedding: the model's count, not the tokenizer's.
   const std::unique_ptr<Model> described = make_model(json, where, task);
   const ModelInfo& info = described->info();
+  if (setup.tokenizer) check_vocabulary(*described, *setup.tokenizer, tokenizer_path);
   json = described->config_json();  // of a multimodal checkpoint: the text model, which is saved
   encoder.vocab_size = static_cast<int32_t>(info.vocab_size);
   if (info.encoder_decoder) check_pair_settings(config.data);
@@ -289,7 +290,6 @@ RunSetup prepare_run(const TrainConfig& config) {
   if (model_config.dropout) override_dropout(run_json, *model_config.dropout);
   setup.make_model = [run_json, where, task] { return make_model(run_json, where, task); };
   setup.shape = setup.make_model();
-  if (setup.tokenizer) check_vocabulary(*setup.shape, *setup.tokenizer, tokenizer_path);
   check_lengths(*setup.shape, config);
   check_best_metric(*setup.shape, config.train.best_metric);
   setup.generation_eos =

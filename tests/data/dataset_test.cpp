@@ -109,7 +109,7 @@ TEST(NoTarget, ErrorDropKeep) {
 }
 
 TEST(Audit, SaysWhatShareOfRowsTeachesToStop) {
-  const std::vector<Ids> rows = {{5, 6, 2}, {5, 2, 6}, {5, 6, 2}, {5, 2}};
+  const std::vector<Ids> rows = {{5, 6, 2}, {2, 5, 6}, {5, 6, 2}, {5, 2}};
   const std::vector<std::vector<uint8_t>> trained = {{1, 1, 1}, {1, 1, 1}, {1, 1, 0}, {0, 1}};
   const Dataset dataset(data_of(rows, trained, 2), {});
   EXPECT_EQ(dataset.audit().ends_in_trained_eos, 2u);

@@ -112,7 +112,7 @@ void expect_unharmed_by_kills(const Workspace& w, const std::vector<std::string>
 
 TEST(Interrupt, KilledTwentyTimesAndContinuedEqualsUninterrupted) {
   const Workspace w;
-  expect_unharmed_by_kills(w, stateful_run(w, 400), 20);
+  expect_unharmed_by_kills(w, stateful_run(w, 1600), 20);
 }
 
 TEST(Interrupt, KilledOnTheSoftwareGpu) {
