@@ -88,12 +88,9 @@ struct Named {
   int64_t batch, length;  // on a CPU the small ones are usual, on a GPU the large
 };
 constexpr Named kModels[] = {
-    {"gpt2-124m", kGpt2, 4, 512},
-    {"llama-60m", kLlama, 8, 256},
-    {"llama-3.2-1b", kLlama1b, 4, 2048},
-    {"llama-3.2-3b", kLlama3b, 4, 1024},
-    {"qwen2.5-1.5b", kQwen1b5, 8, 1024},
-    {"gemma-3-1b", kGemma1b, 8, 1024},
+    {"gpt2-124m", kGpt2, 4, 512},        {"llama-60m", kLlama, 8, 256},
+    {"llama-3.2-1b", kLlama1b, 4, 2048}, {"llama-3.2-3b", kLlama3b, 4, 1024},
+    {"qwen2.5-1.5b", kQwen1b5, 8, 1024}, {"gemma-3-1b", kGemma1b, 8, 1024},
 };
 
 }  // namespace

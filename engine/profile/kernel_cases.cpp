@@ -438,8 +438,7 @@ class Cases {
         const kernels::TensorSegment parameters = segment(b, master);
         return [one = parameters, table = table_of(b, parameters), stream = b.stream()] {
           kernels::operations(stream).adamw(
-              stream,
-              {.segments = &one, .num_segments = 1, .table = table, .lr = 1e-4, .step = 1});
+              stream, {.segments = &one, .num_segments = 1, .table = table, .lr = 1e-4, .step = 1});
         };
       };
     };

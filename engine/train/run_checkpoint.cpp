@@ -44,7 +44,7 @@ bool stored_exactly(const Parameter& parameter, const ModelFiles& files) {
   return std::all_of(
       parameter.parts.begin(), parameter.parts.end(), [&](const ParameterPart& part) {
         const auto known = files.stored.find(part.name);
-        const FileDtype dtype = files.forced_dtype           ? *files.forced_dtype
+        const FileDtype dtype = files.forced_dtype            ? *files.forced_dtype
                                 : known != files.stored.end() ? known->second.dtype
                                                               : files.fallback_dtype;
         return dtype == FileDtype::f32 ||

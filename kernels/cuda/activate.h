@@ -3,8 +3,8 @@
 //
 // silu and gelu_tanh are one exponential and one reciprocal: ½(1 + tanh u) is sigmoid(2u). In bf16
 // both are the approximate instructions (errors of 2^-22, far below bf16's 2^-9); in fp32 they are
-// the exact functions. Multiplications and additions that may become one rounding or two are written
-// as one (fmaf): a compiler that chose would choose differently in different kernels.
+// the exact functions. Multiplications and additions that may become one rounding or two are
+// written as one (fmaf): a compiler that chose would choose differently in different kernels.
 #pragma once
 
 #include "kernels/api/activation.h"

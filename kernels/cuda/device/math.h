@@ -48,8 +48,8 @@ ENGINE_DEVICE float tanh_approx(float x) {
   return ::tanhf(x);
 #endif
 }
-// A product and a sum rounded by themselves: the compiler does not make one fused operation of them.
-// The same bits on every device, where that is promised.
+// A product and a sum rounded by themselves: the compiler does not make one fused operation of
+// them. The same bits on every device, where that is promised.
 #if ENGINE_ON_GPU
 ENGINE_DEVICE float rounded_product(float a, float b) {
   return __fmul_rn(a, b);

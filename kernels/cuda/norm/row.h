@@ -6,8 +6,8 @@
 // twice; weights come from L1.
 //
 // Two kernels each. The first is for rows that fit the registers of a block (8192 elements) and
-// whose pieces of eight elements are all whole and aligned: every model of one GPU. Those named `any`
-// take rows of any length and alignment, and read a row again from L1 or L2 for every pass.
+// whose pieces of eight elements are all whole and aligned: every model of one GPU. Those named
+// `any` take rows of any length and alignment, and read a row again from L1 or L2 for every pass.
 #pragma once
 
 #include <type_traits>
