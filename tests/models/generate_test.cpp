@@ -27,32 +27,55 @@ std::vector<float> last_logits(LoadedGolden& m, const std::vector<int32_t>& ids)
 }
 
 // Logits of every token, [tokens, vocab]: the first `prompt` tokens at once, the others one by one
-// against the keys and values of those before.
-std::vector<float> cached_logits(LoadedGolden& m, const std::vector<int32_t>& ids, size_t prompt) {
+// against the keys and values of those before. Of an encoder-decoder model the tokens are the
+// decoder's, and `source` the encoder's: it is encoded with the first of them.
+std::vector<float> cached_logits(LoadedGolden& m, const std::vector<int32_t>& ids, size_t prompt,
+                                 const std::vector<int32_t>& source) {
   Runtime& runtime = m.runtime;
-  const auto capacity = static_cast<int64_t>(ids.size());
-  KvCache cache = make_kv_cache(runtime, m.model->info(), m.precision, 1, capacity);
+  const auto upload = [&](const std::vector<int32_t>& values) {
+    return runtime.upload_vector(values, DType::i32);
+  };
+  // Tokens [begin, end) of a sequence that has the whole cache.
+  const auto positions = [&](size_t begin, size_t end) {
+    std::vector<int32_t> numbers(end - begin);
+    std::iota(numbers.begin(), numbers.end(), static_cast<int32_t>(begin));
+    return upload(numbers);
+  };
+  const auto sequence = [&](size_t tokens) {
+    const auto count = static_cast<int32_t>(tokens);
+    return Sequences{
+        .cu_seqlens = upload({0, count}), .count = 1, .max_length = count, .tokens = count};
+  };
+  const auto step = [&](KvCache& cache, size_t begin, size_t end) {
+    return CacheStep{.cache = &cache,
+                     .rows = positions(begin, end),
+                     .starts = upload({0, static_cast<int32_t>(cache.capacity)}),
+                     .used = upload({static_cast<int32_t>(end)}),
+                     .max_used = static_cast<int>(end)};
+  };
+  const auto make_cache = [&](size_t capacity) {
+    return make_kv_cache(runtime, m.model->info(), m.precision, 1, static_cast<int64_t>(capacity));
+  };
+  KvCache cache = make_cache(ids.size());
+  KvCache source_cache = make_cache(std::max<size_t>(source.size(), 1));
   std::vector<float> all;
   for (size_t begin = 0, end = prompt; begin < ids.size(); begin = end++) {
-    std::vector<int32_t> positions(end - begin);
-    std::iota(positions.begin(), positions.end(), static_cast<int32_t>(begin));
-    const auto upload = [&](const std::vector<int32_t>& values) {
-      return runtime.upload_vector(values, DType::i32);
-    };
-    const auto count = static_cast<int32_t>(positions.size());
     ModelBatch batch;
     batch.input_ids = upload({ids.begin() + begin, ids.begin() + end});
-    batch.positions = upload(positions);
-    batch.sequences = {
-        .cu_seqlens = upload({0, count}), .count = 1, .max_length = count, .tokens = count};
-    batch.cache = {.cache = &cache,
-                   .rows = upload(positions),
-                   .starts = upload({0, static_cast<int32_t>(capacity)}),
-                   .used = upload({static_cast<int32_t>(end)}),
-                   .max_used = static_cast<int>(end)};
+    batch.positions = positions(begin, end);
+    batch.sequences = sequence(end - begin);
+    batch.cache = step(cache, begin, end);
+    if (!source.empty()) {
+      batch.source_cache = step(source_cache, 0, source.size());
+      if (begin == 0) {
+        batch.source_ids = upload(source);
+        batch.source_sequences = sequence(source.size());
+      }
+    }
     Graph graph(runtime, {.record = false, .training = false, .precision = m.precision});
     const Variable hidden = m.model->hidden_states(graph, batch);
-    const std::vector<float> z = runtime.download(logits(graph, hidden, m.model->head()));
+    const std::vector<float> z =
+        runtime.download(logits(graph, hidden, m.model->head(), m.model->info().logit_scale));
     all.insert(all.end(), z.begin(), z.end());
   }
   return all;
@@ -61,26 +84,36 @@ std::vector<float> cached_logits(LoadedGolden& m, const std::vector<int32_t>& id
 class Cached : public ::testing::TestWithParam<testing::DeviceAndModel> {
  protected:
   kernels::DeviceType device() const { return std::get<0>(GetParam()); }
-  const char* model() const { return std::get<1>(GetParam()); }
+  const std::string& model() const { return std::get<1>(GetParam()); }
 };
-INSTANTIATE_TEST_SUITE_P(Models, Cached,
-                         testing::on_every_device("gpt2", "llama_tied_llama3rope",
-                                                  "llama_untied_bias", "qwen2_tied",
-                                                  "qwen2_untied_window", "gemma3_text",
-                                                  "gemma3_multimodal"),
+const std::vector<std::string> kDecoders = testing::golden_models({testing::GoldenKind::decoder});
+INSTANTIATE_TEST_SUITE_P(Models, Cached, testing::on_every_device(kDecoders),
                          testing::device_and_model);
 
-// 37 tokens: past the windows of 5 and 7 keys, also with prompts that end at, before and behind the
-// edge of a window.
-TEST_P(Cached, LogitsOfEveryTokenAreThoseOfTheFullForward) {
+class CachedLogits : public Cached {};
+INSTANTIATE_TEST_SUITE_P(
+    Models, CachedLogits,
+    testing::on_every_device(testing::golden_models({testing::GoldenKind::language_model})),
+    testing::device_and_model);
+
+// 37 tokens: past the windows of 5, 7 and 13 keys, also with prompts that end at, before and behind
+// the edge of a window. Of the decoders of T5 30 and 131: past the largest distance of its buckets.
+TEST_P(CachedLogits, AreThoseOfTheFullForwardAtEveryToken) {
   const GoldenModel golden(model());
   LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference, device());
-  const std::vector<int32_t> ids = golden.ints("input_ids.3");
-  const std::vector<float> full = golden.floats("logits.3");
   const bool simulated = device() == kernels::DeviceType::simt;
-  for (const size_t prompt :
-       simulated ? std::vector<size_t>{6} : std::vector<size_t>{1, 4, 5, 6, 7, 8}) {
-    const std::vector<float> cached = cached_logits(m, ids, prompt);
+  const std::string row = simulated && golden.encoder_decoder() ? ".2" : ".3";
+  std::vector<int32_t> ids = golden.ints("input_ids" + row), source;
+  if (golden.encoder_decoder()) {
+    source = ids;
+    ids = shift_right(golden.ints("labels" + row), 0, 0);
+  }
+  const std::vector<float> full = golden.floats("logits" + row);
+  for (const size_t prompt : simulated ? std::vector<size_t>{6}
+                             : golden.encoder_decoder()
+                                 ? std::vector<size_t>{1, 8}
+                                 : std::vector<size_t>{1, 4, 5, 6, 7, 8, 12, 13, 14}) {
+    const std::vector<float> cached = cached_logits(m, ids, prompt, source);
     ASSERT_EQ(cached.size(), full.size());
     double worst = 0;
     size_t where = 0;
@@ -137,9 +170,7 @@ TEST_P(Cached, BatchOfPromptsGivesWhatEachGivesAlone) {
 }
 
 class CachedOnGpu : public Cached {};
-INSTANTIATE_TEST_SUITE_P(Models, CachedOnGpu,
-                         testing::on_every_gpu("gpt2", "llama_tied_llama3rope", "llama_untied_bias",
-                                               "qwen2_untied_window", "gemma3_text"),
+INSTANTIATE_TEST_SUITE_P(Models, CachedOnGpu, testing::on_every_gpu(kDecoders),
                          testing::device_and_model);
 
 // No two logits of these models are so near that rounding decides.
@@ -186,7 +217,7 @@ TEST(Generate, StopsAtEosAtTheContextAndWhenTold) {
   EXPECT_THROW(generate(m.runtime, *m.model, m.precision, {{{101}, 0}}, {}), Error);
 }
 
-void expect_rehearsal_holds(const char* model) {
+void expect_rehearsal_holds(const std::string& model) {
   const GoldenModel golden(model);
   std::vector<GenerationRequest> requests;
   for (int row = 0; row < golden.rows(); ++row) {
@@ -213,8 +244,7 @@ void expect_rehearsal_holds(const char* model) {
 
 // What a dry run found is enough for generating, whatever the tokens are.
 TEST(Generate, RehearsalFindsTheMemoryItTakes) {
-  for (const char* model : {"gpt2", "llama_tied_llama3rope", "llama_untied_bias",
-                            "qwen2_untied_window", "gemma3_text"}) {
+  for (const std::string& model : kDecoders) {
     SCOPED_TRACE(model);
     expect_rehearsal_holds(model);
   }

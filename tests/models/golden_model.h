@@ -1,8 +1,10 @@
 // A tiny model that transformers has run: its directory and what came out (tests/models/golden,
-// made by tests/reference/make_model_goldens.py).
+// made by tests/reference/make_*_goldens.py; its README says which covers what).
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,6 +49,7 @@ class GoldenModel {
   }
 
   bool encoder_decoder() const { return config.value("is_encoder_decoder", false); }
+  bool has_steps() const { return has("steps.loss"); }
 
   // Rows [begin, end) as one flat batch. The label of a classifier's row is its number: see
   // label_targets().
@@ -74,8 +77,10 @@ class GoldenModel {
       const std::vector<float> values = floats("labels." + std::to_string(row));
       targets.values.insert(targets.values.end(), values.begin(), values.end());
     }
-    const std::vector<float> steps = floats("steps.labels");
-    targets.values.insert(targets.values.end(), steps.begin(), steps.end());
+    if (has_steps()) {
+      const std::vector<float> steps = floats("steps.labels");
+      targets.values.insert(targets.values.end(), steps.begin(), steps.end());
+    }
     // Where a label is a class, it is one number: exact in fp32.
     targets.classes.assign(targets.values.begin(), targets.values.end());
     return targets;
@@ -134,15 +139,44 @@ struct LoadedGolden {
   LabelTargets targets;  // classifiers
 };
 
-// A test on every device with every golden model: "simt_gpt2".
-using DeviceAndModel = std::tuple<kernels::DeviceType, const char*>;
-template <typename... Names>
-auto on_every_device(Names... names) {
-  return ::testing::Combine(::testing::ValuesIn(test_devices()), ::testing::Values(names...));
+// Names of the golden models that are all of `kinds`, sorted: the directories there are.
+enum class GoldenKind { language_model, decoder, encoder_decoder, with_steps };
+inline std::vector<std::string> golden_models(std::initializer_list<GoldenKind> kinds = {}) {
+  std::vector<std::string> names;
+  const auto is = [](const GoldenModel& golden, GoldenKind kind) {
+    switch (kind) {
+      case GoldenKind::language_model:
+        return !golden.classifier();
+      case GoldenKind::decoder:
+        return !golden.classifier() && !golden.encoder_decoder();
+      case GoldenKind::encoder_decoder:
+        return golden.encoder_decoder();
+      case GoldenKind::with_steps:
+        return golden.has_steps();
+    }
+    return false;
+  };
+  for (const auto& entry : std::filesystem::directory_iterator(
+           std::filesystem::path(ENGINE_SOURCE_DIR) / "tests/models/golden")) {
+    if (!entry.is_directory()) continue;
+    const std::string name = entry.path().filename().string();
+    const GoldenModel golden(name);
+    if (std::all_of(kinds.begin(), kinds.end(),
+                    [&](GoldenKind kind) { return is(golden, kind); })) {
+      names.push_back(name);
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
-template <typename... Names>
-auto on_every_gpu(Names... names) {
-  return ::testing::Combine(::testing::ValuesIn(test_gpus()), ::testing::Values(names...));
+
+// A test on every device with every golden model: "simt_gpt2".
+using DeviceAndModel = std::tuple<kernels::DeviceType, std::string>;
+inline auto on_every_device(const std::vector<std::string>& models) {
+  return ::testing::Combine(::testing::ValuesIn(test_devices()), ::testing::ValuesIn(models));
+}
+inline auto on_every_gpu(const std::vector<std::string>& models) {
+  return ::testing::Combine(::testing::ValuesIn(test_gpus()), ::testing::ValuesIn(models));
 }
 inline std::string device_and_model(const ::testing::TestParamInfo<DeviceAndModel>& info) {
   return std::string(kernels::name_of(std::get<0>(info.param))) + "_" + std::get<1>(info.param);

@@ -91,21 +91,31 @@ bool is_rounding_noise(const std::string& name) {
 class Golden : public ::testing::TestWithParam<testing::DeviceAndModel> {
  protected:
   kernels::DeviceType device() const { return std::get<0>(GetParam()); }
-  const char* model() const { return std::get<1>(GetParam()); }
+  const std::string& model() const { return std::get<1>(GetParam()); }
   bool simulated() const { return device() == kernels::DeviceType::simt; }
   // Without the longest row on the software GPU, where the time goes.
   Batch some_rows(const GoldenModel& golden) const {
     return golden.batch(0, golden.rows() - (simulated() ? 1 : 0));
   }
 };
-INSTANTIATE_TEST_SUITE_P(
-    Models, Golden,
-    testing::on_every_device("gpt2", "llama_tied_llama3rope", "llama_untied_bias",
-                             "llama_classifier", "llama_reward_classifier",
-                             "qwen2_reward_classifier", "roberta_classifier",
-                             "roberta_multilabel_classifier", "qwen2_tied", "qwen2_untied_window",
-                             "gemma3_text", "gemma3_multimodal", "t5_relu_tied", "t5_gated_untied"),
-    testing::device_and_model);
+INSTANTIATE_TEST_SUITE_P(Models, Golden, testing::on_every_device(testing::golden_models()),
+                         testing::device_and_model);
+
+// The first hidden state of a row that is not what transformers has, "hidden.3 differs by 0.21", or
+// nothing; `seen` counts them.
+std::string first_departure(LoadedGolden& m, const GoldenModel& golden, int row,
+                            std::vector<float>* logits = nullptr, int* seen = nullptr) {
+  std::string first;
+  const std::vector<float> z =
+      row_logits(m, golden, row, [&](const std::string& name, const Tensor& value) {
+        if (seen) ++*seen;
+        const double d = max_difference(m.runtime.download(value),
+                                        golden.floats(name + "." + std::to_string(row)));
+        if (!(d <= 1e-4) && first.empty()) first = name + " differs by " + std::to_string(d);
+      });
+  if (logits) *logits = z;
+  return first;
+}
 
 TEST_P(Golden, LogitsAndHiddenStates) {
   const GoldenModel golden(model());
@@ -113,21 +123,66 @@ TEST_P(Golden, LogitsAndHiddenStates) {
   ASSERT_GE(golden.rows(), 4);
   for (int row = 0; row < golden.rows(); ++row) {
     int seen = 0;
-    std::string first_departure;
-    const std::vector<float> z =
-        row_logits(m, golden, row, [&](const std::string& name, const Tensor& value) {
-          ++seen;
-          const double d = max_difference(m.runtime.download(value),
-                                          golden.floats(name + "." + std::to_string(row)));
-          if (d > 1e-4 && first_departure.empty()) {
-            first_departure = name + " differs by " + std::to_string(d);
-          }
-        });
-    EXPECT_EQ(first_departure, "") << "row " << row;
+    std::vector<float> z;
+    EXPECT_EQ(first_departure(m, golden, row, &z, &seen), "") << "row " << row;
     const ModelInfo& info = m.model->info();
     EXPECT_EQ(seen, info.num_layers + 1 + (info.encoder_decoder ? info.num_encoder_layers + 1 : 0));
     EXPECT_LE(max_difference(z, golden.floats("logits." + std::to_string(row))), 1e-4);
   }
+}
+
+// A matrix of one layer is changed: that layer is named, of every family and every layer.
+TEST(GoldenModels, TheFirstLayerThatDepartsIsNamed) {
+  for (const std::string& name : testing::golden_models()) {
+    SCOPED_TRACE(name);
+    const GoldenModel golden(name);
+    LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::inference);
+    const auto expect_named = [&](const std::string& matrix, const std::string& state) {
+      const auto parameter = std::find_if(
+          m.model->parameters().begin(), m.model->parameters().end(), [&](const auto& p) {
+            return p->shape.rank() == 2 && p->name().find(matrix) != std::string::npos;
+          });
+      ASSERT_NE(parameter, m.model->parameters().end()) << matrix;
+      const std::vector<float> before = m.runtime.download((*parameter)->value);
+      std::vector<float> changed = before;
+      // Not all by one factor: Gemma norms its queries.
+      for (size_t i = 0; i < changed.size(); i += 3) changed[i] *= 1.2f;
+      m.runtime.upload((*parameter)->value, changed.data());
+      const std::string departure = first_departure(m, golden, 2);  // several tokens, to be seen
+      EXPECT_TRUE(departure.starts_with(state + " differs by")) << matrix << ": " << departure;
+      m.runtime.upload((*parameter)->value, before.data());
+    };
+    const ModelInfo& info = m.model->info();
+    const auto expect_all = [&](const std::string& layers, int count, const std::string& states) {
+      for (int i = 0; i < count; ++i) {
+        expect_named(layers + std::to_string(i) + ".", states + std::to_string(i + 1));
+      }
+    };
+    if (info.encoder_decoder) {
+      expect_named("shared.", "encoder.hidden.0");
+      expect_all("encoder.block.", info.num_encoder_layers, "encoder.hidden.");
+      expect_all("decoder.block.", info.num_layers, "decoder.hidden.");
+    } else {
+      expect_named("", "hidden.0");  // the table comes first
+      const bool gpt2 = info.family == "gpt2", roberta = !info.causal;
+      expect_all(gpt2 ? ".h." : roberta ? ".layer." : ".layers.", info.num_layers, "hidden.");
+    }
+    EXPECT_EQ(first_departure(m, golden, 2), "");
+  }
+}
+
+// What each is there for is written down, and nothing that is not there.
+TEST(GoldenModels, AreThoseOfTheReadme) {
+  std::ifstream file(std::filesystem::path(ENGINE_SOURCE_DIR) / "tests/models/README.md");
+  std::vector<std::string> named;
+  bool table = false;
+  for (std::string line; std::getline(file, line);) {
+    table |= line == "## Which golden covers what";
+    if (!table || !line.starts_with("| `")) continue;
+    named.push_back(line.substr(3, line.find('`', 3) - 3));
+  }
+  std::sort(named.begin(), named.end());
+  EXPECT_EQ(named, testing::golden_models());
 }
 
 TEST_P(Golden, LossAndEveryGradient) {
@@ -177,14 +232,10 @@ TEST_P(Golden, Bf16ErrorIsAtMostTwiceThatOfTransformers) {
 
 // The golden runs of the others have no steps.
 class GoldenSteps : public Golden {};
-INSTANTIATE_TEST_SUITE_P(Models, GoldenSteps,
-                         testing::on_every_device("gpt2", "llama_tied_llama3rope",
-                                                  "llama_untied_bias", "llama_classifier",
-                                                  "llama_reward_classifier",
-                                                  "qwen2_reward_classifier", "roberta_classifier",
-                                                  "roberta_multilabel_classifier", "qwen2_tied",
-                                                  "gemma3_text", "t5_relu_tied", "t5_gated_untied"),
-                         testing::device_and_model);
+INSTANTIATE_TEST_SUITE_P(
+    Models, GoldenSteps,
+    testing::on_every_device(testing::golden_models({testing::GoldenKind::with_steps})),
+    testing::device_and_model);
 
 TEST_P(GoldenSteps, WarmUpClippingAndAccumulation) {
   const GoldenModel golden(model());
@@ -298,7 +349,7 @@ TEST_P(Golden, LoadAndSaveKeepEveryByte) {
   const GoldenModel golden(model());
   LoadedGolden m(golden, PrecisionPolicy::fp32(), ParameterSet::Purpose::training, device());
   const std::filesystem::path out =
-      std::filesystem::path(::testing::TempDir()) / (std::string("export_") + model());
+      std::filesystem::path(::testing::TempDir()) / ("export_" + model());
   // As a training run: what is stored how, asked of a model of the config that will be saved.
   const StoredTensors stored =
       stored_tensors(*make_model(m.model->config_json(), "saved"), golden.checkpoint);

@@ -63,11 +63,12 @@ TEST(RelativeBuckets, AreThoseOfTransformers) {
 class Seq2Seq : public ::testing::TestWithParam<testing::DeviceAndModel> {
  protected:
   kernels::DeviceType device() const { return std::get<0>(GetParam()); }
-  const char* model() const { return std::get<1>(GetParam()); }
+  const std::string& model() const { return std::get<1>(GetParam()); }
 };
-INSTANTIATE_TEST_SUITE_P(Models, Seq2Seq,
-                         testing::on_every_device("t5_relu_tied", "t5_gated_untied"),
-                         testing::device_and_model);
+INSTANTIATE_TEST_SUITE_P(
+    Models, Seq2Seq,
+    testing::on_every_device(testing::golden_models({testing::GoldenKind::encoder_decoder})),
+    testing::device_and_model);
 
 // Logits of the last position when the decoder has read `ids`, without a cache.
 std::vector<float> last_logits(LoadedGolden& m, const std::vector<int32_t>& source,
@@ -138,7 +139,7 @@ TEST_P(Seq2Seq, BatchOfSourcesGivesWhatEachGivesAlone) {
 }
 
 TEST(Seq2SeqGeneration, RehearsalFindsTheMemoryItTakes) {
-  for (const char* name : {"t5_relu_tied", "t5_gated_untied"}) {
+  for (const std::string& name : testing::golden_models({testing::GoldenKind::encoder_decoder})) {
     const GoldenModel golden(name);
     std::vector<GenerationRequest> requests;
     for (int row = 0; row < golden.rows(); ++row) {
