@@ -54,8 +54,12 @@ bool has_cudnn() {
 #endif
 }
 
+bool needs_cudnn(AttentionBackend backend) {
+  return backend == AttentionBackend::cudnn || backend == AttentionBackend::automatic;
+}
+
 void select_attention(AttentionBackend backend) {
-  if (backend != AttentionBackend::engine && !has_cudnn()) {
+  if (needs_cudnn(backend) && !has_cudnn()) {
     throw std::logic_error("select_attention: this build has no cuDNN");
   }
   attention_backend = backend;
@@ -67,10 +71,11 @@ AttentionBackend selected_attention() {
 
 AttentionBackend parse_attention_backend(const std::string& name) {
   if (name == "engine") return AttentionBackend::engine;
+  if (name == "mma") return AttentionBackend::mma;
   if (name == "cudnn") return AttentionBackend::cudnn;
   if (name == "auto") return AttentionBackend::automatic;
   throw std::invalid_argument("attention backend \"" + name +
-                              "\": there are engine, cudnn and auto");
+                              "\": there are engine, mma, cudnn and auto");
 }
 
 AttentionVariants attention_variants(DeviceType device) {

@@ -13,10 +13,12 @@ namespace engine::kernels {
 // kernels/cuda/operations.cu, compiled for each.
 namespace simt {
 const Operations& table();
-}
+void attention_forward_mma(Stream stream, const AttentionForward& arguments);
+}  // namespace simt
 #if ENGINE_HAS_CUDA
 namespace cuda {
 const Operations& table();
+void attention_forward_mma(Stream stream, const AttentionForward& arguments);
 #if ENGINE_HAS_CUBLAS
 void matmul_cublas(Stream stream, const Matmul& arguments);  // kernels/cuda/rivals
 void matmul_auto(Stream stream, const Matmul& arguments);
@@ -99,7 +101,25 @@ Operations plan(const Operations& device) {
   };
 }
 
+// Our kernels alone.
+const Operations& simt_table() {
+  static const Operations table = [] {
+    Operations all = simt::table();
+    all.attention_forward = [](Stream stream, const AttentionForward& arguments) {
+      const bool mma = selected_attention() == AttentionBackend::mma;
+      (mma ? simt::attention_forward_mma : simt::table().attention_forward)(stream, arguments);
+    };
+    return all;
+  }();
+  return table;
+}
+
 #if ENGINE_HAS_CUDA
+void our_attention_forward(Stream stream, const AttentionForward& arguments) {
+  const bool mma = selected_attention() == AttentionBackend::mma;
+  (mma ? cuda::attention_forward_mma : cuda::table().attention_forward)(stream, arguments);
+}
+
 #if ENGINE_HAS_CUDNN
 template <typename Arguments>
 using Attention = void (*)(Stream, const Arguments&);
@@ -108,6 +128,7 @@ template <typename Arguments, Attention<Arguments> cudnn, Attention<Arguments> a
 void selected(Stream stream, const Arguments& arguments, Attention<Arguments> ours) {
   switch (selected_attention()) {
     case AttentionBackend::engine:
+    case AttentionBackend::mma:
       return ours(stream, arguments);
     case AttentionBackend::cudnn:
       return cudnn(stream, arguments);
@@ -121,6 +142,7 @@ void selected(Stream stream, const Arguments& arguments, Attention<Arguments> ou
 const Operations& cuda_table() {
   static const Operations table = [] {
     Operations all = cuda::table();
+    all.attention_forward = our_attention_forward;
 #if ENGINE_HAS_CUBLAS
     all.matmul = [](Stream stream, const Matmul& arguments) {
       switch (selected_matmul()) {
@@ -142,7 +164,7 @@ const Operations& cuda_table() {
 #if ENGINE_HAS_CUDNN
     all.attention_forward = [](Stream stream, const AttentionForward& arguments) {
       selected<AttentionForward, cuda::attention_forward_cudnn, cuda::attention_forward_auto>(
-          stream, arguments, cuda::table().attention_forward);
+          stream, arguments, our_attention_forward);
     };
     all.attention_backward = [](Stream stream, const AttentionBackward& arguments) {
       selected<AttentionBackward, cuda::attention_backward_cudnn, cuda::attention_backward_auto>(
@@ -160,7 +182,7 @@ const Operations* table_of(DeviceType device) {
     case DeviceType::cpu:
       return &cpu::table();
     case DeviceType::simt:
-      return &simt::table();
+      return &simt_table();
     case DeviceType::cuda:
 #if ENGINE_HAS_CUDA
       return &cuda_table();

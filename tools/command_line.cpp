@@ -26,8 +26,10 @@ constexpr const char* kGlobalHelp =
     "  --threads N                 CPU threads\n"
     "  --matmul engine|cublas|auto matrix products on CUDA: ours, cuBLASLt's, the faster per "
     "shape\n"
-    "  --attention engine|cudnn|auto\n"
-    "                              attention on CUDA: ours, cuDNN's, the faster per shape\n"
+    "  --attention engine|mma|cudnn|auto\n"
+    "                              attention on CUDA: ours, ours without wgmma, cuDNN's, the "
+    "faster "
+    "per shape\n"
     "  -h, --help                  of the program or of a verb\n"
     "  --version\n";
 
@@ -77,13 +79,13 @@ kernels::MatmulBackend parse_matmul(const std::string& value) {
 kernels::AttentionBackend parse_attention(const std::string& value) {
   try {
     const kernels::AttentionBackend backend = kernels::parse_attention_backend(value);
-    if (backend != kernels::AttentionBackend::engine && !kernels::has_cudnn()) {
+    if (kernels::needs_cudnn(backend) && !kernels::has_cudnn()) {
       throw usage_error("--attention " + value + ": this build has no cuDNN")
           .fix("configure with the preset cuda, where there is cuDNN 9.10 or newer");
     }
     return backend;
   } catch (const std::invalid_argument&) {
-    throw usage_error("--attention cannot be " + value).expected("engine, cudnn or auto");
+    throw usage_error("--attention cannot be " + value).expected("engine, mma, cudnn or auto");
   }
 }
 

@@ -4,12 +4,15 @@
 #   tools/gpu_check.sh [--prefix stage/usr] [--out FOLDER] [--only STEP,...] [--no-build]
 #
 #   build      preset cuda (--prefix: libraries that tools/stage_dependencies.sh collected)
-#   tests      every test program; device suites on cuda, assumptions of the software GPU on it
-#   sanitizer  compute-sanitizer: memcheck and initcheck, racecheck, synccheck over kernel tests
-#   kernels    engine bench kernels beside cuBLASLt, cuDNN and compiled PyTorch
+#   tests      what the software GPU assumes of hardware, every device suite on cuda, bits 100 times
+#   sanitizer  compute-sanitizer over the kernel tests: memcheck, racecheck, synccheck. (initcheck
+#              would see nothing: the tests fill with NaN what they allocate.)
+#   kernels    engine bench kernels beside cuBLASLt, cuDNN, compiled PyTorch and a device copy;
+#              attention in the steps of docs/kernels.md
 #   train      engine bench train beside PyTorch + transformers (compiled, bf16)
 #
-# A step that fails does not stop the others. The last thing printed is one table; logs, and the
+# A step that fails does not stop the others; sanitizers, which slow kernels down a hundred times,
+# are stopped after a while each, and say so. The last thing printed is one table; logs, and the
 # figures as JSON, are in FOLDER (default gpu_check/). Exit status 1 if a step failed. Rivals need a
 # python3 with torch and transformers; without one their columns are empty.
 set -uo pipefail
@@ -31,12 +34,18 @@ while [[ $# -gt 0 ]]; do
       shift
       ;;
     *)
-      sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
+      sed -n '2,20s/^# \{0,1\}//p' "$0" >&2
       exit 2
       ;;
   esac
 done
 
+for name in ${only//,/ }; do
+  if [[ ! $name =~ ^(build|tests|sanitizer|kernels|train)$ ]]; then
+    echo "gpu_check: there is no step $name (there are build,tests,sanitizer,kernels,train)" >&2
+    exit 2
+  fi
+done
 if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q GPU; then
   echo "gpu_check: there is no NVIDIA GPU here (nvidia-smi -L lists none)" >&2
   exit 2
@@ -50,7 +59,8 @@ status=0
 
 wanted() { [[ ,$only, == *,$1,* ]]; }
 
-# step NAME COMMAND...: runs it, notes how long it took and whether it failed.
+# step NAME COMMAND...: runs it, notes how long it took and whether it failed, and what its last line
+# has to say if that begins with "note: ".
 step() {
   local name=$1 start=$SECONDS result=ok
   shift
@@ -58,6 +68,8 @@ step() {
     result="FAILED (see $out/$name.log)"
     status=1
     tail -n 15 "$out/$name.log"
+  elif [[ $(tail -n 1 "$out/$name.log") == "note: "* ]]; then
+    result="ok, $(tail -n 1 "$out/$name.log" | sed 's/^note: //')"
   fi
   rows+=("$(printf '%-24s %6d s  %s' "$name" $((SECONDS - start)) "$result")")
   echo "${rows[-1]}"
@@ -70,13 +82,26 @@ build_all() {
     cmake --build "$folder" --parallel "$threads"
 }
 
-run_tests() {
-  # Suites over devices find the GPU by themselves. The software GPU was tested where there is time.
-  GTEST_FILTER='-*/simt*' OMP_WAIT_POLICY=passive \
-    ctest --test-dir "$folder" --parallel 4 --output-on-failure --exclude-regex simt
+# Counts the tests that a log says ran on the GPU; none is a failure.
+count_tests() {
+  local count
+  count=$(grep -c '\[       OK \].*/cuda' "$1" || true)
+  echo "note: $count tests"
+  [[ $count -gt 0 ]]
 }
 
-kernel_tests() { "$folder/tests/kernels/kernels_test" --gtest_filter='*/cuda*'; }
+run_tests() {
+  # Suites over devices find the GPU by themselves. CPU and software GPU were tested where there is
+  # time.
+  GTEST_FILTER='*/cuda*' OMP_WAIT_POLICY=passive \
+    ctest --test-dir "$folder" --parallel 4 --verbose --exclude-regex 'simt|^kernels_test$' &&
+    count_tests "$out/tests-engine.log"
+}
+
+kernel_tests() {
+  "$folder/tests/kernels/kernels_test" --gtest_filter='*/cuda*' &&
+    count_tests "$out/tests-kernels.log"
+}
 
 # One line per assumption. Where a barrier behaves otherwise than assumed, a kernel hangs.
 assumptions() { timeout 120 "$folder/tests/kernels/hardware/hardware_test" --device cuda; }
@@ -87,20 +112,26 @@ repeated_tests() {
     --gtest_filter='*SameBitsOnAnyThreadCount*/cuda*'
 }
 
-# The sanitizer slows kernels down by one or two orders: the small cases of every operation.
+# The sanitizer slows kernels down by one or two orders. What it found before its time was over is
+# in its log.
 sanitize() {
-  compute-sanitizer --tool "$1" --error-exitcode 1 --launch-timeout 120 \
-    "$folder/tests/kernels/kernels_test" --gtest_filter="$2"
+  local seconds=60 code=0
+  timeout --signal=INT --kill-after=10 $seconds \
+    compute-sanitizer --tool "$1" --error-exitcode 1 --launch-timeout 120 \
+    "$folder/tests/kernels/kernels_test" --gtest_filter="$2" >"$out/$1.txt" 2>&1 || code=$?
+  cat "$out/$1.txt"
+  [[ $code -eq 0 ]] && return
+  [[ $code -eq 124 || $code -eq 137 ]] || return 1
+  if grep -q '========= .*\(Invalid\|Error\|hazard\|Barrier error\)' "$out/$1.txt"; then return 1; fi
+  echo "note: stopped after $seconds s, $(grep -c '\[       OK \]' "$out/$1.txt") tests"
 }
 
 bench_kernels() {
   local model=$1 precision=$2 name=kernels-$1-$2
   "$folder/tools/engine" bench kernels --device cuda --model "$model" --precision "$precision" \
     "${@:3}" --json >"$out/$name.json" || return 1
-  if python3 -c 'import torch' 2>/dev/null; then
+  if command -v python3 >/dev/null; then  # without torch: our figures alone
     python3 bench/peers/gpu_kernels.py "$out/$name.json" --save "$out/$name.rivals.json"
-  else
-    echo "no torch in python3: no rivals"
   fi
 }
 
@@ -134,7 +165,7 @@ if wanted tests; then
   step assumptions assumptions
   step tests-kernels kernel_tests
   step tests-100-times repeated_tests
-  step tests-all run_tests
+  step tests-engine run_tests
 fi
 if wanted sanitizer; then
   if command -v compute-sanitizer >/dev/null; then
@@ -148,9 +179,15 @@ fi
 if wanted kernels; then
   step kernels-llama-bf16 bench_kernels llama-3.2-1b bf16 --batch 4 --length 2048
   step kernels-gpt2-bf16 bench_kernels gpt2-124m bf16 --batch 8 --length 1024
+  step kernels-attention-steps "$folder/tools/engine" bench attention --device cuda
   bench_attention kernels-attention
+  bench_attention kernels-attention-mma --attention mma
   if "$folder/tools/engine" --attention cudnn --version >/dev/null 2>&1; then
     bench_attention kernels-attention-cudnn --attention cudnn
+  fi
+  if "$folder/tools/engine" --matmul cublas --version >/dev/null 2>&1; then
+    step kernels-matmul-cublas "$folder/tools/engine" bench kernels --device cuda --op matmul \
+      --model llama-3.2-1b --precision bf16 --batch 4 --length 2048 --matmul cublas
   fi
 fi
 if wanted train; then
@@ -171,7 +208,7 @@ if command -v python3 >/dev/null; then
 import glob, json, os, sys
 print(f"\n{'training step, bf16':<34}{'tok/s':>10}{'PyTorch':>10}{'ratio':>7}{'MFU %':>7}{'GiB':>7}")
 for path in sorted(glob.glob(os.path.join(sys.argv[1], "train-*.json"))):
-    if path.endswith(".peer.json"):
+    if path.endswith(".peer.json") or not os.path.getsize(path):
         continue
     with open(path) as file:
         ours = json.loads(file.read().strip().splitlines()[-1])
@@ -182,7 +219,7 @@ for path in sorted(glob.glob(os.path.join(sys.argv[1], "train-*.json"))):
             peer = json.loads(file.read().strip().splitlines()[-1])["tokens_per_second_median"]
     speed = ours["tokens_per_second_median"]
     print(f"{ours['model']+' '+str(ours['batch'])+' x '+str(ours['length']):<34}{speed:>10.0f}"
-          f"{peer:>10.0f}{speed / peer if peer else 0:>7.2f}{100 * ours['mfu_median']:>7.1f}"
+          f"{peer:>10.0f}{speed / peer if peer else 0:>7.2f}{100 * (ours['mfu_median'] or 0):>7.1f}"
           f"{ours['planned_bytes'] / 2**30:>7.1f}")
 PYTHON
 fi

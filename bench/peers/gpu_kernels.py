@@ -7,7 +7,8 @@
 The rivals: torch.matmul (cuBLASLt), scaled_dot_product_attention (the fastest of cuDNN and
 FlashAttention, named), layer_norm and rms_norm eager and compiled, fused AdamW, a device-to-device
 copy. Medians of batches that take at least a millisecond, on values like the engine's own. A row
-without a rival of the same meaning gets none. Ratio: rival's time / ours, so more is better.
+without a rival of the same meaning gets none; without PyTorch no row has one. Ratio: rival's time /
+ours, so more is better.
 """
 
 import argparse
@@ -193,6 +194,22 @@ class Bench:
         return name, body if isinstance(body, float) else self.seconds(body)
 
 
+def print_peaks(bench, ours):
+    """What PyTorch reaches in a copy and in a large product, beside the engine."""
+    torch, device = bench.torch, bench.device
+    if device != "cuda":
+        return
+    source = torch.empty(1 << 28, dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    copy = bench.seconds(lambda: target.copy_(source))
+    print(f"copy   {2 * source.numel() * 4 / copy / 1e12:.2f} TB/s by PyTorch, "
+          f"{ours['memory_copy_bytes_per_second'] / 1e12:.2f} by the engine's copy")
+    a, b = (torch.randn(8192, 8192, device=device, dtype=bench.dtype) for _ in range(2))
+    product = bench.seconds(lambda: a @ b)
+    print(f"matmul {2 * 8192**3 / product / 1e12:.0f} TFLOP/s at 8192^3 by cuBLAS, "
+          f"{ours['matmul_peak_flops'] / 1e12:.0f} by the engine")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("ours", help="output of `engine bench kernels --json`")
@@ -201,31 +218,28 @@ def main():
     with open(args.ours) as file:
         ours = json.load(file)
 
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        torch = None
     device = ours.get("device", "cpu")
-    dtype = torch.bfloat16 if ours["precision"] == "bf16" else torch.float32
-    bench = Bench(torch, device, dtype)
-    bench.layer_norm = "gpt2" in ours["model"]
-    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    print(f"{ours['model']}, {ours['precision']}, {name}, torch {torch.__version__}")
-
-    source = torch.empty(1 << 28, dtype=torch.float32, device=device) if device == "cuda" else None
-    if source is not None:
-        target = torch.empty_like(source)
-        copy = bench.seconds(lambda: target.copy_(source))
-        print(f"copy   {2 * source.numel() * 4 / copy / 1e12:.2f} TB/s by PyTorch, "
-              f"{ours['memory_copy_bytes_per_second'] / 1e12:.2f} by the engine's copy")
-        a, b = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
-        product = bench.seconds(lambda: a @ b)
-        print(f"matmul {2 * 8192**3 / product / 1e12:.0f} TFLOP/s at 8192^3 by cuBLAS, "
-              f"{ours['matmul_peak_flops'] / 1e12:.0f} by the engine")
-        del source, target, a, b
+    if torch is None:
+        bench = None
+        print(f"{ours['model']}, {ours['precision']}, {device}, no PyTorch: no rivals")
+        print(f"copy   {ours['memory_copy_bytes_per_second'] / 1e12:.2f} TB/s, "
+              f"matmul {ours['matmul_peak_flops'] / 1e12:.0f} TFLOP/s, by the engine")
+    else:
+        bench = Bench(torch, device,
+                      torch.bfloat16 if ours["precision"] == "bf16" else torch.float32)
+        bench.layer_norm = "gpt2" in ours["model"]
+        name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+        print(f"{ours['model']}, {ours['precision']}, {name}, torch {torch.__version__}")
+        print_peaks(bench, ours)
     line = "{:<14}{:<20}{:<28}{:>11}{:>11}  {:<16}{:>7}"
     print(line.format("operation", "", "shape", "ours ms", "rival ms", "rival", "ratio"))
     for row in ours["kernels"]:
         try:
-            found = bench.rival(row)
+            found = bench.rival(row) if bench else None
         except Exception as error:  # a rival that cannot run here must not hide our figures
             found = None
             print(f"  ({row['op']} {row['variant']}: {type(error).__name__}: {str(error)[:100]})")

@@ -1,6 +1,7 @@
 // The forward of attention as a reader of docs/kernels.md meets it: from the formula to the kernel
-// that trains. All compute what attention.h says, without bias and dropout; only `mma` is used by
-// the engine. Where the build has cuDNN, its kernel stands behind ours.
+// that trains. All compute what attention.h says, without bias and dropout; the engine uses `wgmma`
+// where it exists (Hopper, bf16, heads of 33 to 128) and `mma` elsewhere. Where the build has
+// cuDNN, its kernel stands behind ours.
 #pragma once
 
 #include "kernels/api/attention.h"
@@ -12,7 +13,7 @@ struct AttentionVariant {
   void (*forward)(Stream, const AttentionForward&);
 };
 
-// Ours slowest first.
+// Ours slowest first; `wgmma` only where the GPU has it, and as `mma` for shapes it does not take.
 struct AttentionVariants {
   const AttentionVariant* first = nullptr;
   int count = 0;

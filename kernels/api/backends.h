@@ -22,17 +22,19 @@ bool has_cublas();
 MatmulBackend parse_matmul_backend(const std::string& name);
 
 enum class AttentionBackend : uint8_t {
-  engine,     // kernels/cuda/attention
+  engine,     // kernels/cuda/attention: wgmma on Hopper where it can, else mma.sync
+  mma,        // the same, mma.sync alone: what every GPU runs
   cudnn,      // cuDNN's fused kernels, for what they can do (kernels/cuda/rivals/cudnn.h)
   automatic,  // both are timed once per shape and direction; the faster one stays
 };
 
-// As those of products, with has_cudnn.
+// As those of products. `mma` is also for the software GPU.
 void select_attention(AttentionBackend backend);
 AttentionBackend selected_attention();
 bool has_cudnn();
+bool needs_cudnn(AttentionBackend backend);
 
-// "engine", "cudnn", "auto"; throws std::invalid_argument.
+// "engine", "mma", "cudnn", "auto"; throws std::invalid_argument.
 AttentionBackend parse_attention_backend(const std::string& name);
 
 }  // namespace engine::kernels

@@ -42,6 +42,7 @@ size_t matmul_workspace(const Matmul& arguments);
 void column_sum(Stream stream, const ColumnSum& arguments);
 
 void attention_forward(Stream stream, const AttentionForward& arguments);
+void attention_forward_mma(Stream stream, const AttentionForward& arguments);  // without wgmma
 void attention_backward(Stream stream, const AttentionBackward& arguments);
 size_t attention_forward_workspace(const AttentionShape& shape);
 size_t attention_backward_workspace(const AttentionShape& shape);

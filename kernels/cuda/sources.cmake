@@ -37,8 +37,10 @@ set(ENGINE_GPU_KERNELS
 
 # Kernels that only Hopper runs (wgmma, TMA): compiled for sm_90a alone.
 set(ENGINE_HOPPER_KERNELS
+  attention/forward_wgmma.cu
   matmul/wgmma.cu
   matmul/wgmma_finish.cu)
 # What takes their place in builds for other GPUs alone.
 set(ENGINE_HOPPER_ABSENT
+  attention/forward_wgmma_absent.cu
   matmul/wgmma_absent.cu)

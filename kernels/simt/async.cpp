@@ -297,6 +297,7 @@ void start_store(const std::shared_ptr<BulkStore>& store) {
   for (const BulkStore::Run& run : store->runs) {
     check_fenced(*thread.block, run.from, run.bytes, "a bulk store");
     check(run.to, run.bytes);
+    watch_write(run.to, run.bytes);
     count_bulk_bytes(run.bytes, Access::write);
   }
   thread.bulk_stores.push_back(store);

@@ -118,6 +118,13 @@ DeviceAllocation nearest_device_allocation(const void* address) {
   return {after->first, after->second};
 }
 
+std::vector<DeviceAllocation> device_allocations() {
+  const std::shared_lock lock(registry().mutex);
+  std::vector<DeviceAllocation> all;
+  for (const auto& [begin, end] : registry().ranges) all.push_back({begin, end});
+  return all;
+}
+
 DeviceAllocation find_device_allocation(const void* address) {
   const DeviceAllocation nearest = nearest_device_allocation(address);
   return static_cast<const std::byte*>(address) < nearest.end ? nearest : DeviceAllocation{};

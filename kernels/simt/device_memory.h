@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 namespace engine::kernels::simt {
 
@@ -30,6 +31,7 @@ struct DeviceAllocation {
   const std::byte* end = nullptr;
 };
 DeviceAllocation find_device_allocation(const void* address);
+std::vector<DeviceAllocation> device_allocations();  // all there are
 // The allocation nearest below `address`, to say in an error what was probably meant.
 DeviceAllocation nearest_device_allocation(const void* address);
 

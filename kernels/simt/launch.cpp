@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "kernels/simt/async.h"
+#include "kernels/simt/compare.h"
 #include "kernels/simt/machine.h"
 #include "kernels/simt/wgmma.h"
 
@@ -193,6 +194,12 @@ void run(Cluster& cluster) {
     }
   }
   while (!cluster.async.empty()) run_async(cluster, true);
+  if (cluster.work) {
+    cluster.work->blocks += static_cast<int64_t>(blocks);
+    for (const auto& block : cluster.blocks) {
+      for (Warp& warp : block->warps) count_accesses(warp);  // since they were last together
+    }
+  }
   check_end(cluster);
 }
 
@@ -210,6 +217,9 @@ struct Grid {
   Schedule schedule;
   int threads;  // per block
 };
+
+// All blocks, on all OS threads. Throws the fault of the first block that has one.
+void run_grid(const Grid& grid, uint64_t count, const std::function<void()>& body);
 
 void set_up(Cluster& cluster, const Grid& grid, unsigned index) {
   const LaunchShape& shape = grid.shape;
@@ -287,6 +297,7 @@ void set_up(Cluster& cluster, const Grid& grid, unsigned index) {
 Schedule parse_schedule(const std::string& text) {
   if (text == "eager") return {Completion::eager, 0};
   if (text == "lazy") return {Completion::lazy, 0};
+  if (text == "compare") return {Completion::compare, 0};
   if (text.starts_with("random:")) {
     const std::string digits = text.substr(7);
     if (!digits.empty() && digits.size() < 19 &&
@@ -294,8 +305,8 @@ Schedule parse_schedule(const std::string& text) {
       return {Completion::random, std::stoull(digits)};
     }
   }
-  throw std::invalid_argument("schedule \"" + text +
-                              "\": there are eager, lazy and random:SEED (a whole number)");
+  throw std::invalid_argument(
+      "schedule \"" + text + "\": there are eager, lazy, random:SEED (a whole number) and compare");
 }
 
 std::string to_string(const Schedule& schedule) {
@@ -304,6 +315,8 @@ std::string to_string(const Schedule& schedule) {
       return "eager";
     case Completion::lazy:
       return "lazy";
+    case Completion::compare:
+      return "compare";
     case Completion::random:
       break;
   }
@@ -329,8 +342,8 @@ int claimed_capability() {
 }
 
 void launch(const char* kernel, const LaunchShape& shape, const std::function<void()>& body) {
-  const Grid grid{kernel, shape, current_schedule(),
-                  static_cast<int>(shape.block.x * shape.block.y * shape.block.z)};
+  Grid grid{kernel, shape, current_schedule(),
+            static_cast<int>(shape.block.x * shape.block.y * shape.block.z)};
   const std::string name = std::string("launch of ") + kernel + ": ";
   if (grid.threads == 0 || grid.threads > 1024 || grid.threads % kWarpSize != 0) {
     throw KernelFault(name + std::to_string(grid.threads) +
@@ -351,6 +364,19 @@ void launch(const char* kernel, const LaunchShape& shape, const std::function<vo
   if (count == 0) throw KernelFault(name + "an empty grid");
 
   const DeviceAccess access;
+  if (grid.schedule.completion != Completion::compare) {
+    run_grid(grid, count, body);
+    return;
+  }
+  run_and_compare(kernel, [&](const Schedule& schedule) {
+    grid.schedule = schedule;
+    run_grid(grid, count, body);
+  });
+}
+
+namespace {
+
+void run_grid(const Grid& grid, uint64_t count, const std::function<void()>& body) {
   std::exception_ptr first_fault;
   std::atomic<uint64_t> first_block = count;  // that faulted
   std::mutex fault_mutex;
@@ -385,9 +411,11 @@ void launch(const char* kernel, const LaunchShape& shape, const std::function<vo
     }
     current_thread = nullptr;
     if (omp_get_thread_num() == 0) work.launches = 1;
-    if (count_work) add_to_totals(kernel, work);
+    if (count_work) add_to_totals(grid.kernel, work);
   }
   if (first_fault) std::rethrow_exception(first_fault);
 }
+
+}  // namespace
 
 }  // namespace engine::kernels::simt

@@ -19,6 +19,9 @@ enum class Completion : uint8_t {
   eager,   // at once: what a kernel with a forgotten wait happens to survive
   lazy,    // as late as its wait allows: a forgotten wait reads NaN
   random,  // at some moment between, by the seed
+  // Every launch runs under several of these, each time from the same memory; a byte that differs
+  // is a fault that names the kernel, block and thread that wrote it (compare.h).
+  compare,
 };
 
 struct Schedule {
@@ -27,7 +30,7 @@ struct Schedule {
   uint64_t seed = 0;
 };
 
-// "eager", "lazy", "random:SEED"; throws std::invalid_argument for anything else.
+// "eager", "lazy", "random:SEED", "compare"; throws std::invalid_argument for anything else.
 Schedule parse_schedule(const std::string& text);
 std::string to_string(const Schedule& schedule);
 

@@ -9,9 +9,7 @@ namespace engine::kernels::simt {
 
 constinit thread_local Thread* current_thread __attribute__((tls_model("initial-exec"))) = nullptr;
 
-namespace {
-
-std::string where() {
+std::string this_thread() {
   const Thread& thread = self();
   const Cluster& cluster = *thread.block->cluster;
   char text[256];
@@ -21,6 +19,8 @@ std::string where() {
                 thread.block->num_threads);
   return text;
 }
+
+namespace {
 
 // A lane of `ready` to run next: the lowest, or one that the seed chooses.
 int pick_lane(uint32_t ready, Cluster& cluster) {
@@ -59,7 +59,7 @@ void fault(const char* format, ...) {
   va_start(arguments, format);
   std::vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  throw KernelFault(where() + ": " + text);
+  throw KernelFault(this_thread() + ": " + text);
 }
 
 void wake(Thread& thread) {
@@ -154,6 +154,7 @@ void check_global(const void* address, size_t bytes, Access access) {
     note_access(address, bytes,
                 access == Access::read ? AccessKind::global_read : AccessKind::global_write);
   }
+  if (access == Access::write) watch_write(address, bytes);
   DeviceAllocation* const recent = block.recent_allocations;
   for (int i = 0; i < Block::kRecentAllocations; ++i) {
     if (begin >= recent[i].begin && begin + bytes <= recent[i].end) [[likely]] {

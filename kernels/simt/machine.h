@@ -164,6 +164,9 @@ inline Cluster& this_cluster() {
 // Ends the launch with a KernelFault: kernel, block, thread, then the message (printf format).
 [[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
+// "kernel K, block (x,y,z) of (X,Y,Z), thread T of N" of this thread.
+std::string this_thread();
+
 // Stops this thread until someone calls wake() on it.
 void wait_for(const char* what, uint64_t detail = 0);
 void wake(Thread& thread);
@@ -251,6 +254,14 @@ void check_global(const void* address, size_t bytes, Access access);
 void check_shared(const void* address, size_t bytes, Access access);
 // Faults unless [address, address + bytes) lies in one device allocation; any alignment.
 void check_global_range(const void* address, size_t bytes, Access access);
+
+// The byte of device memory whose writers compare.h asks for; null otherwise. Set between launches.
+extern const std::byte* watched_byte;
+void note_watched_write();
+inline void watch_write(const void* address, size_t bytes) {
+  const auto* const begin = static_cast<const std::byte*>(address);
+  if (watched_byte && begin <= watched_byte && watched_byte < begin + bytes) note_watched_write();
+}
 
 // --- Asynchronous work -------------------------------------------------------------------------
 

@@ -42,7 +42,9 @@ struct Queue {
   void push(Operation operation) {
     waiting.push_back(std::move(operation));
     const Schedule schedule = current_schedule();
-    if (schedule.completion == Completion::lazy) return;
+    if (schedule.completion == Completion::lazy || schedule.completion == Completion::compare) {
+      return;
+    }
     if (schedule.completion == Completion::random) {
       random = (random ^ schedule.seed) * 0x9E3779B97F4A7C15ULL + 1;
       if (random >> 62 != 0) return;

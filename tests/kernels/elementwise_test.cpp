@@ -155,6 +155,32 @@ TEST_P(ElementwiseTest, FindsTheFirstNonfinite) {
   }
 }
 
+TEST_P(ElementwiseTest, SameBitsOnAnyThreadCount) {
+  Random random(6);
+  const int64_t count = 30001;
+  const Values a_values = random.normal(count, DType::f32);
+  const Values b_values = random.normal(count, DType::bf16);
+  const auto body = [&] {
+    DeviceArray a(stream(), DType::f32, a_values), b(stream(), DType::bf16, b_values);
+    DeviceArray rounded(stream(), DType::bf16, count);
+    ops().add(stream(), {.a = a.data(),
+                         .b = b.data(),
+                         .out = a.data(),
+                         .count = count,
+                         .a_dtype = DType::f32,
+                         .b_dtype = DType::bf16,
+                         .out_dtype = DType::f32});
+    ops().cast(stream(), {.x = a.data(),
+                          .out = rounded.data(),
+                          .count = count,
+                          .from = DType::f32,
+                          .to = DType::bf16});
+    return bytes_of({&a, &rounded});
+  };
+  expect_same_on_any_thread_count(body);
+  expect_repeatable(stream(), body);
+}
+
 TEST_P(ElementwiseTest, ZeroAndCopyTouchTheirBytesOnly) {
   Random random(5);
   for (int64_t count : {0, 1, 3, 17, 1000, 600001}) {  // the last is more than one piece

@@ -472,13 +472,15 @@ TEST_P(ColumnSumTest, SumsRows) {
 TEST_P(ColumnSumTest, SameBitsOnAnyThreadCount) {
   Random random(8);
   DeviceArray x(stream(), DType::f32, random.normal(500 * 700, DType::f32));
-  expect_same_on_any_thread_count([&] {
+  const auto body = [&] {
     DeviceArray out(stream(), DType::f32, int64_t{700});
     ops().column_sum(
         stream(),
         {.x = x.data(), .out = out.as<float>(), .rows = 500, .columns = 700, .accumulate = false});
     return out.bytes();
-  });
+  };
+  expect_same_on_any_thread_count(body);
+  expect_repeatable(stream(), body);
 }
 
 }  // namespace

@@ -481,7 +481,7 @@ TEST_P(NormTest, BackwardDoesNoMoreThanItMust) {
     for (const auto& [kernel, work] : simt::stop_counting()) {
       EXPECT_LT(work.shared_conflicts(), 1.05) << kernel;
       // the parts of a row that fills a block are stored in halves of sectors: few rows here
-      EXPECT_GT(work.global_efficiency(), 0.78) << kernel;
+      EXPECT_GT(work.global_efficiency(), 0.7) << kernel;
       if (kernel.find("sum of parts") != std::string::npos) continue;
       // dy, x and dx once: 6 bytes; longer rows come a second time from L1 for dx. Parts: 8 bytes
       // per column, of at least four rows. Weights, mean and rstd are shared by many.

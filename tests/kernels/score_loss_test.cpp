@@ -91,7 +91,7 @@ TEST_P(ScoreLossTest, NanReachesTheLoss) {
   }
 }
 
-TEST_P(ScoreLossTest, SameBytesOnAnyNumberOfThreadsAndWhenRepeated) {
+TEST_P(ScoreLossTest, SameBitsOnAnyThreadCount) {
   Random random(3);
   const Values scores = random.normal(40 * 70, DType::f32);
   const auto body = [&] {

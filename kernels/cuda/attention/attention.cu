@@ -1,10 +1,10 @@
-// Attention on GPUs: checks, and the choice of kernels. All of these run from sm_80 on; kernels for
-// newer devices, chosen by compute_capability(stream) and shape, belong into forward_of and
-// backward_of, before them.
-//   forward.h        any shape
-//   decode.h         few queries against more than a few keys, without bias and dropout
-//   backward.h       any shape
-//   backward_bias.h  the gradient of distance_bias
+// Attention on GPUs: checks, and the choice of kernels, by compute_capability(stream) and shape.
+// All but forward_wgmma.cu run from sm_80 on.
+//   forward.h         any shape
+//   forward_wgmma.cu  the same on Hopper, for bf16 heads of 33 to 128, without bias and dropout
+//   decode.h          few queries against more than a few keys, without bias and dropout
+//   backward.h        any shape
+//   backward_bias.h   the gradient of distance_bias
 #include "kernels/cuda/attention/backward.h"
 #include "kernels/cuda/attention/backward_bias.h"
 #include "kernels/cuda/attention/decode.h"
@@ -40,7 +40,7 @@ struct DecodeCounts {
 };
 
 template <typename T>
-void forward_of(const Stream& stream, const AttentionForward& arguments) {
+void forward_of(const Stream& stream, const AttentionForward& arguments, bool allow_wgmma) {
   const AttentionShape& shape = arguments.shape;
   const int dim = shape.head_dim;
   const ForwardArguments<T> of_device{
@@ -50,6 +50,7 @@ void forward_of(const Stream& stream, const AttentionForward& arguments) {
       .v = heads_of<T>(arguments.v, arguments.v_stride, dim),
       .out = heads_of<T>(arguments.out, int64_t{shape.num_heads} * dim, dim),
       .lse = arguments.lse,
+      .total_k = shape.total_k,
       .slots = 0};
   if (is_decode(shape)) {
     const DecodeCounts counts(shape);
@@ -57,8 +58,23 @@ void forward_of(const Stream& stream, const AttentionForward& arguments) {
                                       .parts = static_cast<float*>(arguments.workspace),
                                       .chunks = counts.chunks,
                                       .rows = counts.rows});
+    return;
+  }
+  if constexpr (sizeof(T) == 2) {
+    if (allow_wgmma && forward_wgmma(stream, of_device)) return;
+  }
+  forward(stream, of_device);
+}
+
+void choose_forward(const Stream& stream, const AttentionForward& arguments, bool allow_wgmma) {
+  check_shape(arguments.shape);
+  require(arguments.workspace || attention_forward_workspace(arguments.shape) == 0,
+          "attention_forward needs a workspace");
+  if (arguments.shape.total_q == 0 || arguments.shape.num_sequences == 0) return;
+  if (arguments.shape.dtype == DType::f32) {
+    forward_of<float>(stream, arguments, allow_wgmma);
   } else {
-    forward(stream, of_device);
+    forward_of<BFloat16>(stream, arguments, allow_wgmma);
   }
 }
 
@@ -120,16 +136,11 @@ size_t attention_forward_workspace(const AttentionShape& shape) {
 }
 
 void attention_forward(Stream stream, const AttentionForward& arguments) {
-  using namespace attention;
-  check_shape(arguments.shape);
-  require(arguments.workspace || attention_forward_workspace(arguments.shape) == 0,
-          "attention_forward needs a workspace");
-  if (arguments.shape.total_q == 0 || arguments.shape.num_sequences == 0) return;
-  if (arguments.shape.dtype == DType::f32) {
-    forward_of<float>(stream, arguments);
-  } else {
-    forward_of<BFloat16>(stream, arguments);
-  }
+  attention::choose_forward(stream, arguments, true);
+}
+
+void attention_forward_mma(Stream stream, const AttentionForward& arguments) {
+  attention::choose_forward(stream, arguments, false);
 }
 
 size_t attention_backward_workspace(const AttentionShape& shape) {

@@ -21,6 +21,7 @@ struct ForwardArguments {
   Problem problem;
   Heads<T> q, k, v, out;
   float* lse;  // or null
+  int64_t total_k;
   int slots;
 };
 
@@ -35,6 +36,17 @@ template <int kDim, bool kExtras>
 struct ForwardTiles<float, kDim, kExtras> {
   static constexpr int kWarps = kDim <= 128 ? 4 : 2, MT = 1, kColumns = kDim <= 128 ? 32 : 16;
 };
+
+// Row `half` of fragments m. Maxima grow rarely once a row has seen some keys.
+template <int MT, int OT>
+ENGINE_DEVICE void rescale_row(float (&o)[MT][OT][4], int m, int half, float factor) {
+  if (ballot(factor != 1.0f) == 0) return;
+#pragma unroll
+  for (int n = 0; n < OT; ++n) {
+    o[m][n][2 * half] *= factor;
+    o[m][n][2 * half + 1] *= factor;
+  }
+}
 
 // Running maximum and sum of a warp's rows, and the softmax of one tile of scores.
 template <typename T, int MT>
@@ -55,6 +67,12 @@ struct OnlineSoftmax {
   // s becomes e^(factor · (s - maximum)); accumulated values are rescaled to the new maximum.
   template <int NT, int OT>
   ENGINE_DEVICE void add(float (&s)[MT][NT][4], float (&o)[MT][OT][4], float log2_factor) {
+    add_with(s, log2_factor,
+             [&](int m, int half, float factor) { rescale_row(o, m, half, factor); });
+  }
+  // The same with rescale(m, half, factor) called for each row instead, in uniform control flow.
+  template <int NT, typename Rescale>
+  ENGINE_DEVICE void add_with(float (&s)[MT][NT][4], float log2_factor, const Rescale& rescale_of) {
 #pragma unroll
     for (int m = 0; m < MT; ++m) {
 #pragma unroll
@@ -80,14 +98,7 @@ struct OnlineSoftmax {
           }
         }
         sum[m][half] = total;
-        // Maxima grow rarely once a row has seen some keys.
-        if (ballot(rescale != 1.0f) != 0) {
-#pragma unroll
-          for (int n = 0; n < OT; ++n) {
-            o[m][n][2 * half] *= rescale;
-            o[m][n][2 * half + 1] *= rescale;
-          }
-        }
+        rescale_of(m, half, rescale);
       }
     }
   }
@@ -239,5 +250,7 @@ void launch_forward(const Stream& stream, ForwardArguments<T> arguments) {
 // The instance for this head_dim and these options: forward_bf16.cu, forward_fp32.cu.
 void forward(const Stream& stream, const ForwardArguments<BFloat16>& arguments);
 void forward(const Stream& stream, const ForwardArguments<float>& arguments);
+// The same on Hopper: forward_wgmma.cu. False, and nothing done, for what it does not take.
+bool forward_wgmma(const Stream& stream, const ForwardArguments<BFloat16>& arguments);
 
 }  // namespace engine::kernels::ENGINE_GPU::attention

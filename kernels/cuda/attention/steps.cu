@@ -6,10 +6,11 @@
 //   tiled       32 queries share the keys in shared memory; a lane is a key, then a dimension
 //   mma         forward.h: tensor cores, probabilities stay in registers, keys arrive
 //   asynchronously
+//   wgmma       forward_wgmma.cu: a thread that loads by TMA, warpgroups that multiply (sm_90a)
 //
 // Bytes of K and V per query and head, N keys of D dimensions: 4 N D, 2 N D, 2 N D / 32 and
-// 2 N D / 128 elements; the FLOPs are 4 N D in all of them (6 N D in the first: scores three
-// times).
+// 2 N D / 128 elements in the last two; the FLOPs are 4 N D in all of them (6 N D in the first:
+// scores three times).
 #include "kernels/api/attention_variants.h"
 #include "kernels/cuda/attention/problem.h"
 #include "kernels/cuda/cuda.h"
@@ -315,9 +316,10 @@ AttentionVariants attention_variants() {
       {"three_pass", run_step<Step::three_pass>},
       {"online", run_step<Step::online>},
       {"tiled", run_step<Step::tiled>},
-      {"mma", attention_forward},
+      {"mma", attention_forward_mma},
+      {"wgmma", attention_forward},  // which leaves to mma what it does not take
   };
-  return {kVariants, 4};
+  return {kVariants, compute_capability({}) == 90 ? 5 : 4};
 }
 
 }  // namespace engine::kernels::ENGINE_GPU

@@ -109,8 +109,8 @@ AttentionOnDevice::AttentionOnDevice(Stream stream, const Operations& ops,
       std::fill_n(v.begin() + (first + j) * keys, keys, kNan);
     }
   }
-  if (layout == Layout::kFused) {
-    const int64_t stride = queries + 2 * keys + 3;
+  if (fused()) {
+    const int64_t stride = queries + 2 * keys + (layout == Layout::kFused ? 3 : 8);
     Slices all = {Slice{queries, stride, 0}, Slice{keys, stride, queries},
                   Slice{keys, stride, queries + keys}};
     slices_ = all;
@@ -136,6 +136,14 @@ AttentionOnDevice::AttentionOnDevice(Stream stream, const Operations& ops,
   lse_ = std::make_unique<DeviceArray>(stream, DType::f32, problem.num_heads * problem.total_q());
 }
 
+bool AttentionOnDevice::fits_wgmma() const {
+  const bool aligned = layout_ == Layout::kAligned || layout_ == Layout::kFusedAligned;
+  return stream_.device != DeviceType::cpu && dtype_ == DType::bf16 && aligned &&
+         shape_.head_dim > 32 && shape_.head_dim <= 128 && shape_.head_dim % 8 == 0 &&
+         shape_.distance_count == 0 && shape_.dropout_p == 0.0f && shape_.total_k > 0 &&
+         !(shape_.max_seqlen_q <= 4 && shape_.max_seqlen_k > 128);
+}
+
 AttentionOutputs AttentionOnDevice::forward() {
   const DeviceArray workspace(stream_, DType::u8,
                               static_cast<int64_t>(ops_.attention_forward_workspace(shape_)));
@@ -156,7 +164,7 @@ AttentionGradients AttentionOnDevice::backward(const Values& d_out_values) {
   const DeviceArray d_out(stream_, dtype_, d_out_values);
   std::shared_ptr<DeviceArray> gradients[3];
   for (int i = 0; i < 3; ++i) {
-    gradients[i] = layout_ == Layout::kFused && i > 0
+    gradients[i] = fused() && i > 0
                        ? gradients[0]
                        : std::make_shared<DeviceArray>(stream_, dtype_, inputs_[i]->count());
   }
@@ -187,8 +195,8 @@ AttentionGradients AttentionOnDevice::backward(const Values& d_out_values) {
   Values dense[3];
   Values strided[3];
   for (int i = 0; i < 3; ++i) {
-    Values& from = strided[layout_ == Layout::kFused ? 0 : i];
-    if (layout_ != Layout::kFused || i == 0) from = gradients[i]->values();
+    Values& from = strided[fused() ? 0 : i];
+    if (!fused() || i == 0) from = gradients[i]->values();
     dense[i] = take(from, slices_[i].columns, slices_[i].stride, slices_[i].column);
   }
   for (const Values& rest : strided) expect_all_nan(rest, "gradient");
@@ -206,23 +214,54 @@ void expect_close_lse(Values actual, Values reference, Values twin) {
   expect_close(actual, DType::f32, reference, twin, "lse");
 }
 
-// Kernel, fp64 reference and twin: forward and backward.
+namespace {
+
+struct Expected {
+  AttentionInputs inputs;
+  AttentionOutputs exact, twin;
+
+  Expected(const AttentionProblem& problem, DType dtype, Random& random)
+      : inputs(random_inputs(problem, dtype, random)),
+        exact(reference_attention<double>(problem, inputs, no_rounding())),
+        twin(reference_attention<float>(problem, inputs, rounding_to(dtype))) {}
+};
+
+void expect_forward(AttentionOnDevice& device, const Expected& expected, DType dtype) {
+  const auto check = [&] {
+    const AttentionOutputs outputs = device.forward();
+    expect_close(outputs.out, dtype, expected.exact.out, expected.twin.out, "out");
+    expect_close_lse(outputs.lse, expected.exact.lse, expected.twin.lse);
+  };
+  check();
+  if (!device.fits_wgmma()) return;
+  SCOPED_TRACE("by mma.sync");
+  const WithAttention with(AttentionBackend::mma);
+  check();
+}
+
+}  // namespace
+
+void expect_forward_matches_reference(Stream stream, const Operations& ops,
+                                      const AttentionProblem& problem, DType dtype, uint64_t seed,
+                                      Layout layout) {
+  Random random(seed);
+  const Expected expected(problem, dtype, random);
+  AttentionOnDevice device(stream, ops, problem, expected.inputs, dtype, layout);
+  expect_forward(device, expected, dtype);
+}
+
 void expect_matches_reference(Stream stream, const Operations& ops, const AttentionProblem& problem,
                               DType dtype, uint64_t seed, Layout layout) {
   Random random(seed);
-  const AttentionInputs inputs = random_inputs(problem, dtype, random);
+  const Expected expected(problem, dtype, random);
   const Values d_out = random.normal(problem.query_values(), dtype);
-  const auto reference = reference_attention<double>(problem, inputs, no_rounding());
-  const auto twin = reference_attention<float>(problem, inputs, rounding_to(dtype));
-  const auto d_reference =
-      reference_attention_backward<double>(problem, inputs, reference, d_out, no_rounding());
-  const auto d_twin =
-      reference_attention_backward<float>(problem, inputs, twin, d_out, rounding_to(dtype));
+  const auto d_reference = reference_attention_backward<double>(
+      problem, expected.inputs, expected.exact, d_out, no_rounding());
+  const auto d_twin = reference_attention_backward<float>(problem, expected.inputs, expected.twin,
+                                                          d_out, rounding_to(dtype));
 
-  AttentionOnDevice device(stream, ops, problem, inputs, dtype, layout);
-  const AttentionOutputs outputs = device.forward();
-  expect_close(outputs.out, dtype, reference.out, twin.out, "out");
-  expect_close_lse(outputs.lse, reference.lse, twin.lse);
+  AttentionOnDevice device(stream, ops, problem, expected.inputs, dtype, layout);
+  expect_forward(device, expected, dtype);
   const AttentionGradients gradients = device.backward(d_out);
   expect_close_gradient(gradients.d_q, dtype, d_reference.d_q, d_twin.d_q, "d_q");
   expect_close_gradient(gradients.d_k, dtype, d_reference.d_k, d_twin.d_k, "d_k");

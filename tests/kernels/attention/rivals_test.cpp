@@ -60,6 +60,7 @@ TEST_P(AttentionRivalsTest, WhatCudnnCannotDoIsDoneAllTheSame) {
 
 TEST(AttentionBackends, AreChosenByName) {
   EXPECT_EQ(parse_attention_backend("engine"), AttentionBackend::engine);
+  EXPECT_EQ(parse_attention_backend("mma"), AttentionBackend::mma);
   EXPECT_EQ(parse_attention_backend("cudnn"), AttentionBackend::cudnn);
   EXPECT_EQ(parse_attention_backend("auto"), AttentionBackend::automatic);
   EXPECT_THROW(parse_attention_backend("fast"), std::invalid_argument);

@@ -362,10 +362,51 @@ TEST(Faults, LeaveNothingBehind) {
   EXPECT_EQ(memory.values(), std::vector<float>(64, 5.0f));
 }
 
+// --- Results that depend on the schedule ---------------------------------------------------------
+
+// What a launch ends with when its schedules are compared.
+std::string compared(Body body, const OnDevice<float>& memory, const LaunchConfig& config) {
+  const WithSchedule with("compare");
+  return fault_of([&] { launch({}, "compared", body, config, memory.data()); });
+}
+
+TEST(Schedules, ComparedTellWhoWroteWhatDiffers) {
+  const OnDevice<float> memory(std::vector<float>(256, 1.0f));
+  // Thread 70 of block 2 reads what thread 5 may have written or not. All others are blameless.
+  const Body race = [](float* out) {
+    SharedMemory shared;
+    const auto value = shared.take<float>(1);
+    if (threadIdx.x == 5) store(value, 3.0f);
+    if (blockIdx.x != 2) sync_threads();
+    if (threadIdx.x == 70) store(out + 40 + blockIdx.x, load(value));
+  };
+  expect_in(compared(race, memory, {.grid = {4}, .block = {128}, .shared_bytes = 4}),
+            {"kernel compared, block (2,0,0) of (4,1,1), thread 70 of 128: ",
+             "the result depends on the schedule: byte 168 of an allocation of 1024 bytes is 0x",
+             "under lazy and 0x"});
+  // Two blocks write one element.
+  const Body same_place = [](float* out) {
+    if (threadIdx.x == 0) store(out + 7, static_cast<float>(blockIdx.x));
+  };
+  expect_in(compared(same_place, memory, {.grid = {64}, .block = {32}}),
+            {"kernel compared, block (", "thread 0 of 32: the result depends on the schedule"});
+}
+
+TEST(Schedules, ComparedStartFromTheSameMemory) {
+  const OnDevice<float> memory(std::vector<float>(128, 1.0f));
+  const Body add = [](float* out) {
+    float* const mine = out + threadIdx.x;
+    store(mine, load(mine) + 1.0f);
+  };
+  EXPECT_EQ(compared(add, memory, {.grid = {1}, .block = {128}}), "");
+  EXPECT_EQ(memory.values(), std::vector<float>(128, 2.0f));
+}
+
 TEST(Schedules, AreReadFromText) {
   EXPECT_EQ(to_string(parse_schedule("eager")), "eager");
   EXPECT_EQ(to_string(parse_schedule("lazy")), "lazy");
   EXPECT_EQ(to_string(parse_schedule("random:17")), "random:17");
+  EXPECT_EQ(to_string(parse_schedule("compare")), "compare");
   for (const char* text : {"", "Eager", "random", "random:", "random:x", "random:-1"}) {
     EXPECT_THROW(parse_schedule(text), std::invalid_argument) << text;
   }

@@ -300,6 +300,16 @@ TEST(SeededBugs, MissingBarrierGivesOtherBitsUnderOtherSchedules) {
     with.push_back(bits(a.values()));
     without.push_back(bits(b.values()));
   }
+  // One launch is enough where its schedules are compared.
+  const WithSchedule compare("compare");
+  const OnDevice<float> x(host), out(128);
+  const LaunchConfig config{.grid = {1}, .block = {128}, .shared_bytes = 512};
+  const auto* const from = static_cast<const float*>(x.data());
+  EXPECT_EQ(
+      fault_of([&] { launch({}, "reverse", reverse_kernel<true>, config, from, out.data()); }), "");
+  expect_in(
+      fault_of([&] { launch({}, "reverse", reverse_kernel<false>, config, from, out.data()); }),
+      {"kernel reverse, block (0,0,0) of (1,1,1), thread", "the result depends on the schedule"});
   for (const auto& other : with) EXPECT_EQ(other, with[0]);
   EXPECT_GT(std::set(without.begin(), without.end()).size(), 1u);
   for (const auto& wrong : without) EXPECT_NE(wrong, with[0]);
