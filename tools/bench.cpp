@@ -364,7 +364,8 @@ struct AttentionOptions {
         ->check(CLI::Range(1, 256))
         ->capture_default_str();
     app.add_option("--precision", precision, "fp32 or bf16")->capture_default_str();
-    app.add_option("--variant", variant, "One step only: three_pass, online, tiled, mma");
+    app.add_option("--variant", variant,
+                   "One step only: three_pass, online, tiled, mma, wgmma (Hopper)");
     app.add_flag("--json", json, "As JSON");
   }
 };
