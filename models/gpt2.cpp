@@ -6,6 +6,7 @@
 #include "models/blocks/activation.h"
 #include "models/blocks/attention.h"
 #include "models/blocks/decoder_model.h"
+#include "models/blocks/residual.h"
 #include "models/registry.h"
 
 namespace engine {
@@ -57,8 +58,9 @@ class Gpt2 final : public DecoderModel {
       return norm;
     };
     const auto conv1d = [&](const std::string& name, int64_t in, int64_t out, Initializer init) {
-      return Conv1D{&parameters_.add(prefix_ + name + ".weight", {in, out}, init),
-                    &parameters_.add(prefix_ + name + ".bias", {out}, Initializer::zeros())};
+      return Projection{&parameters_.add(prefix_ + name + ".weight", {in, out}, init),
+                        &parameters_.add(prefix_ + name + ".bias", {out}, Initializer::zeros()),
+                        WeightLayout::in_out};
     };
     // No padding row here, whatever pad_token_id is: HF gives this nn.Embedding no padding_idx.
     token_table_ = &parameters_.add(prefix_ + "wte.weight", {info_.vocab_size, c}, normal);
@@ -90,18 +92,10 @@ class Gpt2 final : public DecoderModel {
   }
 
  private:
-  struct Conv1D {
-    Parameter* weight = nullptr;
-    Parameter* bias = nullptr;
-  };
   struct Layer {
     NormParameters norm1, norm2;
-    Conv1D qkv, attention_out, up, down;
+    Projection qkv, attention_out, up, down;
   };
-
-  static Variable apply(Graph& graph, const Variable& x, const Conv1D& conv) {
-    return linear(graph, x, *conv.weight, conv.bias, WeightLayout::in_out);
-  }
 
   Variable embed(Graph& graph, const ModelBatch& batch) override {
     const Variable x = embedding(graph, {.ids = batch.input_ids,
@@ -121,27 +115,19 @@ class Gpt2 final : public DecoderModel {
                                     .scale = scale,
                                     .dropout = attention_dropout_};
     const Normed a = add_norm(graph, x, {}, layer.norm1);
-    const Variable qkv = apply(graph, a.y, layer.qkv);
+    const Variable qkv = project(graph, a.y, layer.qkv);
     graph.discard(a.y);
-    Variable branch = cached_or_self_attention(graph, qkv, attention, batch, i);
-    // Dropout of a branch comes between product and residual; without it both are one kernel.
-    const bool drops = residual_dropout_ > 0 && graph.options().training;
+    const Variable heads = cached_or_self_attention(graph, qkv, attention, batch, i);
+    const Sum middle =
+        project_onto(graph, {a.residual, residual_dropout_}, heads, layer.attention_out);
+    const Normed m = add_norm(graph, middle, layer.norm2);
     const FeedForward block{.up = layer.up.weight,
                             .up_bias = layer.up.bias,
                             .down = layer.down.weight,
                             .down_bias = layer.down.bias,
                             .layout = WeightLayout::in_out,
                             .activation = activation_};
-    if (drops) {
-      branch = dropout(graph, apply(graph, branch, layer.attention_out), residual_dropout_);
-      const Normed m = add_norm(graph, a.residual, branch, layer.norm2);
-      branch = feed_forward(graph, {}, m.y, block);
-      return add(graph, m.residual, dropout(graph, branch, residual_dropout_));
-    }
-    const Variable middle = linear_add(graph, a.residual, branch, *layer.attention_out.weight,
-                                       layer.attention_out.bias, WeightLayout::in_out);
-    const Normed m = add_norm(graph, middle, {}, layer.norm2);
-    return feed_forward(graph, m.residual, m.y, block);
+    return added(graph, feed_forward_onto(graph, {m.residual, residual_dropout_}, m.y, block));
   }
 
   float eps_, embedding_dropout_, residual_dropout_, attention_dropout_;

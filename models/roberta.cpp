@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/blocks/activation.h"
-#include "models/blocks/projection.h"
+#include "models/blocks/residual.h"
 #include "models/classifier_config.h"
 #include "models/config_reader.h"
 #include "models/registry.h"
@@ -210,19 +210,17 @@ class Roberta final : public Model {
                                     .scale = 1.0f / std::sqrt(static_cast<float>(info_.head_dim)),
                                     .causal = false,
                                     .dropout = attention_dropout_};
-    Variable branch =
+    const Variable heads =
         self_attention(graph, project(graph, x, layer.qkv), attention, batch.sequences);
-    branch = dropout(graph, project(graph, branch, layer.attention_out), hidden_dropout_);
-    const Variable m = add_norm(graph, x, branch, layer.norm1).y;
+    const Sum middle = project_onto(graph, {x, hidden_dropout_}, heads, layer.attention_out);
     graph.discard(x);
-
-    const Variable up = project(graph, m, layer.up);
-    const Variable hidden = activation(graph, up, activation_, /*gated=*/false);
-    branch = dropout(graph, project(graph, hidden, layer.down), hidden_dropout_);
-    graph.discard(hidden);
-    const Variable out = add_norm(graph, m, branch, layer.norm2).y;
-    graph.discard(m);
-    return out;
+    const Variable m = add_norm(graph, middle, layer.norm1).y;
+    const FeedForward block{.up = layer.up.weight,
+                            .up_bias = layer.up.bias,
+                            .down = layer.down.weight,
+                            .down_bias = layer.down.bias,
+                            .activation = activation_};
+    return add_norm(graph, feed_forward_onto(graph, {m, hidden_dropout_}, m, block), layer.norm2).y;
   }
 
   int32_t padding_id_ = 1;

@@ -5,6 +5,7 @@
 #include "models/blocks/activation.h"
 #include "models/blocks/attention.h"
 #include "models/blocks/relative_bias.h"
+#include "models/blocks/residual.h"
 #include "models/config_reader.h"
 #include "models/registry.h"
 
@@ -111,13 +112,9 @@ class T5 final : public Model {
     Parameter* kv = nullptr;
     Parameter* out = nullptr;
   };
-  struct FeedForward {
-    NormParameters norm;
-    Parameter* in = nullptr;  // gate and up, when gated
-    Parameter* out = nullptr;
-  };
   struct Layer {
     Attention self, cross;  // cross: decoder only
+    NormParameters feed_forward_norm;
     FeedForward feed_forward;
   };
   struct Stack {
@@ -204,9 +201,10 @@ class T5 final : public Model {
         in = {{name + "wi_0.weight", {ff, d}, 0, in_init},
               {name + "wi_1.weight", {ff, d}, 0, in_init}};
       }
-      Parameter& wi = parameters_.add_stacked(std::move(in));
-      Parameter& wo = parameters_.add(name + "wo.weight", {d, ff}, normal(ff));
-      return FeedForward{norm(layer + ".layer_norm"), &wi, &wo};
+      FeedForward block{.activation = activation_, .gated = gated_, .dropout = dropout_};
+      block.up = &parameters_.add_stacked(std::move(in));
+      block.down = &parameters_.add(name + "wo.weight", {d, ff}, normal(ff));
+      return block;
     };
     const auto fill = [&](Stack& stack, const std::string& name, int layers, bool decoder) {
       stack.name = name;
@@ -215,7 +213,9 @@ class T5 final : public Model {
         Layer layer;
         layer.self = self_attention(block + "0", stack, i == 0);
         if (decoder) layer.cross = cross_attention(block + "1");
-        layer.feed_forward = feed_forward(block + (decoder ? "2" : "1"));
+        const std::string last = block + (decoder ? "2" : "1");
+        layer.feed_forward = feed_forward(last);
+        layer.feed_forward_norm = norm(last + ".layer_norm");
         stack.layers.push_back(layer);
       }
       stack.final_norm = norm(name + ".final_layer_norm");
@@ -271,8 +271,7 @@ class T5 final : public Model {
         const Variable qkv = apply(graph, a.y, layer.self.qkv);
         graph.discard(a.y);
         const Variable heads = self_attention(graph, qkv, attention, batch.source_sequences);
-        return feed_forward_forward(graph, layer, a.residual,
-                                    branch_of(graph, heads, layer.self.out));
+        return feed_forward_of(graph, layer, onto(graph, a.residual, heads, layer.self.out));
       });
       probe_layer(graph, x, encoder_, i);
     }
@@ -293,36 +292,26 @@ class T5 final : public Model {
             graph.discard(a.y);
             Variable heads = cached_or_self_attention(graph, qkv, self, batch, static_cast<int>(i));
 
-            const Normed c = add_norm(graph, a.residual, branch_of(graph, heads, layer.self.out),
-                                      layer.cross.norm);
+            const Normed c =
+                add_norm(graph, onto(graph, a.residual, heads, layer.self.out), layer.cross.norm);
             const Variable q = apply(graph, c.y, layer.cross.q);
             graph.discard(c.y);
             const Variable kv = encoded ? apply(graph, encoded, layer.cross.kv) : Variable();
             heads = cached_or_cross_attention(graph, q, kv, cross, batch, static_cast<int>(i));
-            return feed_forward_forward(graph, layer, c.residual,
-                                        branch_of(graph, heads, layer.cross.out));
+            return feed_forward_of(graph, layer, onto(graph, c.residual, heads, layer.cross.out));
           });
       probe_layer(graph, x, decoder_, i);
     }
     return finish(graph, x, decoder_);
   }
 
-  Variable branch_of(Graph& graph, const Variable& heads, Parameter* out) const {
-    return dropout(graph, apply(graph, heads, out), dropout_);
+  Sum onto(Graph& graph, const Variable& residual, const Variable& heads, Parameter* out) const {
+    return project_onto(graph, {residual, dropout_}, heads, {out});
   }
 
-  Variable feed_forward_forward(Graph& graph, const Layer& layer, const Variable& residual,
-                                const Variable& branch) const {
-    const FeedForward& block = layer.feed_forward;
-    const Normed m = add_norm(graph, residual, branch, block.norm);
-    const Variable in = apply(graph, m.y, block.in);
-    graph.discard(m.y);
-    const Variable hidden = activation(graph, in, activation_, gated_);
-    const Variable dropped = dropout(graph, hidden, dropout_);
-    const Variable out = apply(graph, dropped, block.out);
-    graph.discard(dropped);
-    graph.discard(hidden);
-    return add(graph, m.residual, dropout(graph, out, dropout_));
+  Variable feed_forward_of(Graph& graph, const Layer& layer, const Sum& sum) const {
+    const Normed m = add_norm(graph, sum, layer.feed_forward_norm);
+    return added(graph, feed_forward_onto(graph, {m.residual, dropout_}, m.y, layer.feed_forward));
   }
 
   float eps_, dropout_;

@@ -95,18 +95,21 @@ Tensor empty(Graph& graph, int64_t rows, int64_t columns) {
   return graph.runtime().transient({rows, columns}, graph.precision().compute);
 }
 
-// residual + x Wᵀ + b, or without a residual; no history.
-Variable forward(Graph& graph, const Variable& residual, const Tensor& x, const Layer& layer) {
+// residual + x Wᵀ + b, or without a residual (an empty tensor); no history.
+Variable forward(Graph& graph, const Tensor& residual, const Tensor& x, const Layer& layer) {
   if (!residual) {
     Variable y = graph.result(empty(graph, x.rows(), layer.out()));
     graph.ops().matmul(graph.stream(), layer.product(graph, x, y.tensor()));
     return y;
   }
-  const Tensor& r = residual.tensor();
-  Variable y = graph.result(graph.runtime().transient(r.shape(), r.dtype()));
-  multiply(graph, layer.product(graph, x, y.tensor()),
-           {.kind = Epilogue::add, .residual = r.data(), .residual_dtype = r.dtype()});
+  Variable y = graph.result(graph.runtime().transient(residual.shape(), residual.dtype()));
+  multiply(
+      graph, layer.product(graph, x, y.tensor()),
+      {.kind = Epilogue::add, .residual = residual.data(), .residual_dtype = residual.dtype()});
   return y;
+}
+Tensor tensor_of(const Variable& residual) {
+  return residual ? residual.tensor() : Tensor();
 }
 
 // The gradient that has arrived at y, in the compute dtype; it is the residual's too. Empty: none.
@@ -120,7 +123,7 @@ Tensor take_for_branch(Graph& graph, GradSlot& y, const std::shared_ptr<GradSlot
 
 Variable linear_with(Graph& graph, const Variable& residual, const Variable& x,
                      const Layer& layer) {
-  Variable y = forward(graph, residual, x.tensor(), layer);
+  Variable y = forward(graph, tensor_of(residual), x.tensor(), layer);
   if (!graph.recording()) return y;
   graph.record([&graph, layer, residual_grad = residual.grad, x_value = x.value, x_grad = x.grad,
                 y_grad = y.grad] {
@@ -154,48 +157,82 @@ Variable feed_forward(Graph& graph, const Variable& residual, const Variable& x,
   const int64_t tokens = x.tensor().rows(), width = down.in();
   kernels::require(up.out() == (block.gated ? 2 * width : width),
                    "feed_forward: up and down have different widths");
+  const DType dtype = graph.precision().compute;
   const bool recording = graph.recording();
+  const bool drops = block.dropout > 0.0f && graph.options().training;
   // What the backward needs: the activation's input, from which its result can be made again.
-  const auto inner = std::make_shared<ValueSlot>();
+  // ReLU's result says as much as its input (where it is positive, dropped or not), and takes its
+  // place.
+  const bool relu = block.activation == kernels::Activation::relu && !block.gated;
   const auto hidden = std::make_shared<ValueSlot>();
-  if (recording) inner->tensor = empty(graph, tokens, up.out());
+  const auto inner = relu ? hidden : std::make_shared<ValueSlot>();
+  const bool keep_inner = recording && !relu;
+  if (keep_inner) inner->tensor = empty(graph, tokens, up.out());
   hidden->tensor = empty(graph, tokens, width);
   multiply(graph, up.product(graph, x.tensor(), hidden->tensor),
            {.kind = Epilogue::activation,
             .activation = block.activation,
             .gated = block.gated,
             .x = inner->tensor.data(),
-            .keep_x = recording});
+            .keep_x = keep_inner});
+  const Tensor to = tensor_of(residual);  // it may be x, which is given up now
   graph.discard(x);
-  Variable y = forward(graph, residual, hidden->tensor, down);
+  kernels::Dropout dropout{.count = tokens * width, .p = block.dropout, .dtype = dtype};
+  if (drops) dropout.seed = graph.next_dropout_seed();
+  const auto drop = [&graph, drops, dropout](const Tensor& values) {
+    if (!drops) return;
+    kernels::Dropout in_place = dropout;
+    in_place.x = in_place.y = values.data();
+    graph.ops().dropout(graph.stream(), in_place);
+  };
+  drop(hidden->tensor);
+  Variable y = forward(graph, to, hidden->tensor, down);
   if (!recording) return y;
 
-  hidden->rematerialize = [&graph, block, inner, tokens, width] {
-    Tensor again = empty(graph, tokens, width);
-    graph.ops().activation_forward(graph.stream(), {.kind = block.activation,
-                                                    .gated = block.gated,
-                                                    .tokens = tokens,
-                                                    .width = width,
-                                                    .x = inner->tensor.data(),
-                                                    .y = again.data(),
-                                                    .dtype = graph.precision().compute});
-    return again;
-  };
-  graph.discard({hidden, nullptr});
-  graph.record([&graph, up, down, block, inner, hidden, residual_grad = residual.grad,
-                x_value = x.value, x_grad = x.grad, y_grad = y.grad] {
+  if (!relu) {
+    hidden->rematerialize = [&graph, block, inner, tokens, width, dtype, drop] {
+      Tensor again = empty(graph, tokens, width);
+      graph.ops().activation_forward(graph.stream(), {.kind = block.activation,
+                                                      .gated = block.gated,
+                                                      .tokens = tokens,
+                                                      .width = width,
+                                                      .x = inner->tensor.data(),
+                                                      .y = again.data(),
+                                                      .dtype = dtype});
+      drop(again);
+      return again;
+    };
+    graph.discard({hidden, nullptr});
+  }
+  graph.record([&graph, up, down, block, inner, hidden, tokens, width, dtype, drops, drop,
+                residual_grad = residual.grad, x_value = x.value, x_grad = x.grad,
+                y_grad = y.grad] {
     const Tensor dy = take_for_branch(graph, *y_grad, residual_grad);
     if (!dy) return;
     down.accumulate(graph, dy, *hidden);
-    hidden->tensor = Tensor();
-    if (!x_grad->needed && !up.trainable()) return;
     // The input is read for the last time here, so its memory takes the gradient.
     const Tensor d_inner = inner->tensor;
-    multiply(graph, down.input_gradient(graph, dy, d_inner),
-             {.kind = Epilogue::activation_gradient,
-              .activation = block.activation,
-              .gated = block.gated,
-              .x = d_inner.data()});
+    hidden->tensor = Tensor();
+    if (!x_grad->needed && !up.trainable()) return;
+    if (drops) {
+      const Tensor d_hidden = empty(graph, tokens, width);
+      graph.ops().matmul(graph.stream(), down.input_gradient(graph, dy, d_hidden));
+      drop(d_hidden);
+      graph.ops().activation_backward(graph.stream(), {.kind = block.activation,
+                                                       .gated = block.gated,
+                                                       .tokens = tokens,
+                                                       .width = width,
+                                                       .x = d_inner.data(),
+                                                       .dy = d_hidden.data(),
+                                                       .dx = d_inner.data(),
+                                                       .dtype = dtype});
+    } else {
+      multiply(graph, down.input_gradient(graph, dy, d_inner),
+               {.kind = Epilogue::activation_gradient,
+                .activation = block.activation,
+                .gated = block.gated,
+                .x = d_inner.data()});
+    }
     up.accumulate(graph, d_inner, *x_value);
     if (!x_grad->needed) return;
     Tensor dx = empty(graph, dy.rows(), up.in());

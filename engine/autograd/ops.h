@@ -39,11 +39,12 @@ Variable linear(Graph& graph, const Variable& x, Parameter& weight, Parameter* b
 Variable linear_add(Graph& graph, const Variable& residual, const Variable& x, Parameter& weight,
                     Parameter* bias, WeightLayout layout = WeightLayout::out_in);
 
-// residual + down(act(up(x))), the activation and the residual in the products' kernels: the same
-// bits as linear, activation, linear, add. Without a residual (which dropout needs) only the
-// branch, in the compute dtype. Gated: up has the rows of the gate, then those of up. Of what is
-// between the layers the activation's input is kept for the backward; RecomputePolicy::norms drops
-// its result.
+// residual + down(dropout(act(up(x)))), the activation and the residual in the products' kernels:
+// the same bits as linear, activation, dropout, linear, add. Without a residual (which dropout of
+// the branch needs) only the branch, in the compute dtype. Gated: up has the rows of the gate, then
+// those of up. Of what is between the layers the activation's input and what down reads are kept
+// for the backward; RecomputePolicy::norms drops the latter. Of ReLU, not gated, only the latter is
+// kept. Under that policy x is discarded; it may be the residual too.
 struct FeedForward {
   Parameter* up = nullptr;
   Parameter* up_bias = nullptr;
@@ -52,6 +53,7 @@ struct FeedForward {
   WeightLayout layout = WeightLayout::out_in;
   kernels::Activation activation = kernels::Activation::silu;
   bool gated = false;
+  float dropout = 0.0f;  // of the activation's result
 };
 Variable feed_forward(Graph& graph, const Variable& residual, const Variable& x,
                       const FeedForward& block);

@@ -40,11 +40,11 @@ inline void check_matmul(const Matmul& p) {
           "matmul: a gated activation needs an even number of columns");
 }
 
-// Room for P where it has no other place.
+// Room for P where it has no other place: an activation works in D, unless it is gated.
 inline size_t matmul_steps_workspace(const Matmul& p) {
   using Kind = MatmulEpilogue::Kind;
-  const Kind kind = p.epilogue.kind;
-  if (kind == Kind::none || (kind == Kind::activation && p.epilogue.keep_x)) return 0;
+  const MatmulEpilogue& e = p.epilogue;
+  if (e.kind == Kind::none || (e.kind == Kind::activation && (e.keep_x || !e.gated))) return 0;
   return static_cast<size_t>(p.m * p.n) * size_of(p.output_dtype);
 }
 
@@ -58,7 +58,12 @@ void matmul_steps(Stream stream, const Operations& ops, const Matmul& p, const P
   plain.workspace = nullptr;
   plain.ldd = 0;
   if (e.kind == Kind::none) return product(stream, p);
-  plain.d = e.kind == Kind::activation && e.keep_x ? e.x : p.workspace;
+  plain.d = p.workspace;
+  if (e.kind == Kind::activation && e.keep_x) {
+    plain.d = e.x;
+  } else if (e.kind == Kind::activation && !e.gated) {
+    plain.d = p.d;
+  }
   require(plain.d || p.m * p.n == 0, "matmul: this epilogue needs its workspace");
   product(stream, plain);
   switch (e.kind) {

@@ -11,18 +11,18 @@ Projection add_projection(ParameterSet& parameters, const ProjectionShape& shape
     weights.push_back({name + ".weight", {output.rows, shape.inputs}, 0, shape.init});
     biases.push_back({name + ".bias", {output.rows}, 0, Initializer::zeros()});
   }
-  Projection projection{&parameters.add_stacked(std::move(weights)), nullptr};
+  Projection projection{.weight = &parameters.add_stacked(std::move(weights))};
   if (shape.bias) projection.bias = &parameters.add_stacked(std::move(biases));
   return projection;
 }
 
 Variable project(Graph& graph, const Variable& x, const Projection& projection) {
-  return linear(graph, x, *projection.weight, projection.bias);
+  return linear(graph, x, *projection.weight, projection.bias, projection.layout);
 }
 
 Variable project(Graph& graph, const Variable& residual, const Variable& x,
                  const Projection& projection) {
-  return linear_add(graph, residual, x, *projection.weight, projection.bias);
+  return linear_add(graph, residual, x, *projection.weight, projection.bias, projection.layout);
 }
 
 }  // namespace engine

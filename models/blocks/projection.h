@@ -9,8 +9,9 @@
 namespace engine {
 
 struct Projection {
-  Parameter* weight = nullptr;  // [outputs, inputs]
+  Parameter* weight = nullptr;  // [outputs, inputs], or as the layout says
   Parameter* bias = nullptr;    // [outputs], or none
+  WeightLayout layout = WeightLayout::out_in;
 };
 
 struct ProjectionShape {

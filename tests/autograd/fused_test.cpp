@@ -11,7 +11,7 @@ class Fused : public ::testing::TestWithParam<kernels::DeviceType> {};
 INSTANTIATE_TEST_SUITE_P(Devices, Fused, ::testing::ValuesIn(test_devices()), device_name);
 
 constexpr Activation kActivations[] = {Activation::gelu_erf, Activation::gelu_tanh,
-                                       Activation::silu};
+                                       Activation::silu, Activation::relu};
 
 // A feed-forward block with its parameters, of some widths.
 FeedForward make_block(ParameterSet& parameters, WeightLayout layout, bool gated, bool bias,
@@ -41,7 +41,7 @@ TEST_P(Fused, Gradients) {
         GradientCheck c(GetParam());
         ++turn;
         const FeedForward block =
-            make_block(c.parameters, layout, gated, turn % 2 == 0, kActivations[turn % 3], 5, 6);
+            make_block(c.parameters, layout, gated, turn % 2 == 0, kActivations[turn % 4], 5, 6);
         c.fill();
         c.input({4, 5});
         if (with_residual) c.input({4, 5});
@@ -75,14 +75,19 @@ struct Setting {
   RecomputePolicy recompute = RecomputePolicy::none;
   bool gated = true, bias = false, freeze_up = false, freeze_down = false;
   WeightLayout layout = WeightLayout::out_in;
+  Activation activation = Activation::silu;
+  bool post_norm = false;  // the block reads a norm, and adds to it
+  float dropout = 0.0f;    // of the activation's result
 };
 
 Bits run(kernels::DeviceType device, const Setting& setting, bool fused) {
   constexpr int64_t kTokens = 70, kHidden = 72, kWidth = 136;
   Runtime runtime(device);
   ParameterSet parameters;
-  const FeedForward block = make_block(parameters, setting.layout, setting.gated, setting.bias,
-                                       Activation::silu, kHidden, kWidth);
+  FeedForward block = make_block(parameters, setting.layout, setting.gated, setting.bias,
+                                 setting.activation, kHidden, kWidth);
+  block.dropout = setting.dropout;
+  const NormParameters norm{.weight = &parameters.add("norm", {kHidden}, Initializer::ones())};
   Parameter& out = parameters.add("out", {kHidden, kHidden}, Initializer::zeros());
   block.up->trainable = !setting.freeze_up;
   block.down->trainable = !setting.freeze_down;
@@ -94,7 +99,8 @@ Bits run(kernels::DeviceType device, const Setting& setting, bool fused) {
     for (const ParameterPart& part : p->parts) parameters.assign(runtime, *p, part, values.data());
     if (p->grad) runtime.zero(p->grad);
   }
-  Graph graph(runtime, {.recompute = setting.recompute, .precision = setting.precision});
+  Graph graph(runtime,
+              {.recompute = setting.recompute, .dropout_seed = 5, .precision = setting.precision});
   const auto input = [&](DType dtype, uint64_t from) {
     Tensor values = runtime.transient({kTokens, kHidden}, DType::f32);
     runtime.upload(values, numbers(values.count(), from).data());
@@ -120,20 +126,22 @@ Bits run(kernels::DeviceType device, const Setting& setting, bool fused) {
   const Variable x = graph.result(input(compute, 100)), r = graph.result(input(residual, 200));
   Bits bits;
   {
-    Variable y;
+    Variable y, middle = fused ? linear_add(graph, r, x, out, nullptr)
+                               : add(graph, r, linear(graph, x, out, nullptr));
+    if (setting.post_norm) middle = add_norm(graph, middle, {}, norm).y;
+    const Variable input_of_block = setting.post_norm ? middle : x;
     if (fused) {
-      const Variable middle = linear_add(graph, r, x, out, nullptr);
-      y = feed_forward(graph, middle, x, block);
+      y = feed_forward(graph, middle, input_of_block, block);
     } else {
-      const Variable middle = add(graph, r, linear(graph, x, out, nullptr));
-      const Variable up = linear(graph, x, *block.up, block.up_bias, block.layout);
-      const Variable hidden = activation(graph, up, block.activation, block.gated);
+      const Variable up = linear(graph, input_of_block, *block.up, block.up_bias, block.layout);
+      const Variable hidden =
+          dropout(graph, activation(graph, up, block.activation, block.gated), block.dropout);
       const Variable down = linear(graph, hidden, *block.down, block.down_bias, block.layout);
       graph.discard(hidden);
       y = add(graph, middle, down);
     }
     bits.y = read(y.tensor());
-    graph.accumulate(*y.grad, input(residual, 300));
+    graph.accumulate(*y.grad, input(y.tensor().dtype(), 300));
   }
   graph.backward();
   bits.d_x = read(x.grad->tensor);
@@ -156,6 +164,25 @@ TEST_P(Fused, BitsOfTheOperationsAlone) {
       {.precision = bf16, .gated = false, .bias = true, .layout = WeightLayout::in_out});
   settings.push_back({.precision = bf16, .freeze_up = true});
   settings.push_back({.precision = bf16, .freeze_down = true});
+  // As in T5 and RoBERTa. ReLU's input is not kept.
+  for (const RecomputePolicy recompute : {RecomputePolicy::none, RecomputePolicy::norms}) {
+    for (const float dropout : {0.0f, 0.3f}) {
+      for (const bool gated : {false, true}) {
+        settings.push_back({.precision = bf16,
+                            .recompute = recompute,
+                            .gated = gated,
+                            .activation = Activation::relu,
+                            .dropout = dropout});
+      }
+      settings.push_back({.precision = dropout > 0 ? PrecisionPolicy::fp32() : bf16,
+                          .recompute = recompute,
+                          .gated = false,
+                          .bias = true,
+                          .activation = Activation::gelu_erf,
+                          .post_norm = true,
+                          .dropout = dropout});
+    }
+  }
   for (size_t i = 0; i < settings.size(); ++i) {
     SCOPED_TRACE("setting " + std::to_string(i));
     const Bits fused = run(GetParam(), settings[i], true);
