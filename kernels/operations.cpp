@@ -66,6 +66,7 @@ Operations plan(const Operations& device) {
       .score_loss = nothing<ScoreLoss>,
       .optimizer_table_bytes = device.optimizer_table_bytes,
       .make_optimizer_table = nothing<OptimizerTable>,
+      .flag_nonfinite = nothing<FlagNonfinite>,
       .global_norm = nothing<GlobalNorm>,
       .global_norm_workspace = device.global_norm_workspace,
       .adamw = nothing<AdamW>,

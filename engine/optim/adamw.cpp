@@ -1,12 +1,17 @@
 #include "engine/optim/adamw.h"
 
+#include "engine/core/profile_range.h"
 #include "engine/optim/decay_groups.h"
 
 namespace engine {
 
 AdamW::AdamW(Runtime& runtime, ParameterSet& parameters, const OptimizerConfig& config,
              uint64_t seed)
-    : runtime_(runtime), config_(config), seed_(seed) {
+    : runtime_(runtime),
+      config_(config),
+      seed_(seed),
+      arrived_(runtime.stream()),
+      norm_is_there_(runtime.stream()) {
   int64_t total = 0, first_index = 0;
   for (const auto& p : parameters) {
     if (!p->trainable) continue;
@@ -24,7 +29,8 @@ AdamW::AdamW(Runtime& runtime, ParameterSet& parameters, const OptimizerConfig& 
          .first_index = first_index});
     first_index += (p->count() + 63) / 64 * 64;
   }
-  norm_ = runtime.persistent({2}, DType::f32, MemoryCategory::optimizer);
+  norm_ = runtime.persistent({3}, DType::f32, MemoryCategory::optimizer);
+  runtime.zero(norm_);
   const int num_segments = static_cast<int>(segments_.size());
   const auto scratch = [&](size_t bytes) {
     return runtime.persistent({static_cast<int64_t>(bytes)}, DType::u8, MemoryCategory::workspace);
@@ -36,19 +42,19 @@ AdamW::AdamW(Runtime& runtime, ParameterSet& parameters, const OptimizerConfig& 
       {.segments = segments_.data(), .num_segments = num_segments, .table = table_.data()});
 }
 
-AdamW::Norm AdamW::measure(float max_norm) {
+void AdamW::queue_norm(float max_norm, float* stop) {
+  const ProfileRange range(runtime_.ops(), "gradient norm");
   runtime_.ops().global_norm(runtime_.stream(), {.segments = segments_.data(),
                                                  .num_segments = static_cast<int>(segments_.size()),
                                                  .table = table_.data(),
                                                  .max_norm = max_norm,
                                                  .out = norm_.as<float>(),
+                                                 .stop = stop,
                                                  .workspace = workspace_.data()});
-  const std::vector<float> values = runtime_.download(norm_);
-  return {values[0], values[1]};
 }
 
-void AdamW::step(double lr) {
-  ++steps_;
+void AdamW::queue_update(double lr, int64_t step, const float* stop) {
+  const ProfileRange range(runtime_.ops(), "optimizer");
   runtime_.ops().adamw(runtime_.stream(), {.segments = segments_.data(),
                                            .num_segments = static_cast<int>(segments_.size()),
                                            .table = table_.data(),
@@ -56,10 +62,41 @@ void AdamW::step(double lr) {
                                            .beta1 = config_.beta1,
                                            .beta2 = config_.beta2,
                                            .eps = config_.eps,
-                                           .step = steps_,
+                                           .step = step,
                                            .grad_scale = norm_.as<float>() + 1,
+                                           .stop = stop,
                                            .zero_grad = true,
                                            .rounding_seed = seed_});
+}
+
+void AdamW::watch(const Tensor& losses) {
+  kernels::require(losses.dtype() == DType::f32, "AdamW::watch: losses are fp32");
+  runtime_.ops().flag_nonfinite(runtime_.stream(),
+                                {.x = losses.as<float>(), .count = losses.count(), .flag = stop()});
+}
+
+AdamW::Outcome AdamW::update(float max_norm, double lr) {
+  arrived_.reserve(norm_.bytes());
+  queue_norm(max_norm, stop());
+  runtime_.download_later(norm_, arrived_.as<float>());
+  norm_is_there_.record();
+  queue_update(lr, steps_ + 1, stop());
+  runtime_.ops().set_zero(runtime_.stream(), stop(), sizeof(float));
+  norm_is_there_.wait();
+  const float* const values = arrived_.as<float>();
+  const bool applied = values[2] == 0.0f;
+  if (applied) ++steps_;
+  return {.norm = {values[0], values[1]}, .applied = applied};
+}
+
+AdamW::Norm AdamW::measure(float max_norm) {
+  queue_norm(max_norm, nullptr);
+  const std::vector<float> values = runtime_.download(norm_);
+  return {values[0], values[1]};
+}
+
+void AdamW::step(double lr) {
+  queue_update(lr, ++steps_, nullptr);
 }
 
 void AdamW::discard_gradients() {

@@ -163,7 +163,7 @@ void TrainingRun::run_step() {
   const double data_seconds = batches_->wait_seconds() - waited;
 
   const double denominator = step_denominator(batches);
-  // Nothing below waits for the device before measure(): then the losses have arrived, too.
+  // Nothing below waits for the device before update(): then the losses have arrived, too.
   struct Losses {
     std::span<const float> values;
     double scale;
@@ -183,29 +183,26 @@ void TrainingRun::run_step() {
     const ProfileRange range(runtime_.ops(), "micro-batch", micro);
     const BatchLoss result = graphs_->run(batch, options);
     runtime_.download_later(result.losses, next_loss);
+    optimizer_->watch(result.losses);
     losses.push_back({{next_loss, static_cast<size_t>(result.losses.count())},
                       static_cast<double>(options.grad_scale.value)});
     next_loss += result.losses.count();
     trained += trained_labels(*model_, batch);
     progress_.rows += batch.num_sequences();
   }
-  const AdamW::Norm norm = [&] {
-    const ProfileRange range(runtime_.ops(), "gradient norm");
-    return optimizer_->measure(static_cast<float>(config_.train.max_grad_norm));
-  }();
+  const double lr = config_.optimizer.lr * schedule_->multiplier(progress_.step);
+  const auto [norm, finite] =
+      optimizer_->update(static_cast<float>(config_.train.max_grad_norm), lr);
   double loss = 0;
   for (const Losses& part : losses) loss += sum_losses(part.values) * part.scale;
-  const double lr = config_.optimizer.lr * schedule_->multiplier(progress_.step);
-  const bool finite = std::isfinite(loss) && std::isfinite(norm.norm);
+  kernels::require(finite == (std::isfinite(loss) && std::isfinite(norm.norm)),
+                   "run_step: device and host disagree on whether the step is finite");
   if (finite) {
-    const ProfileRange range(runtime_.ops(), "optimizer");
-    optimizer_->step(lr);
     ++progress_.updates;
   } else {
     if (config_.train.on_nonfinite == OnNonfinite::stop) {
       handle_nonfinite(batches, denominator, loss, norm.norm);
     }
-    optimizer_->discard_gradients();
     ++progress_.nonfinite;
     ++progress_.skipped;
     ++progress_.interval.nonfinite;

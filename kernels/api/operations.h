@@ -61,6 +61,7 @@ struct Operations {
   // The table of segments that the next two read: made once, in device memory of that size.
   size_t (*optimizer_table_bytes)(int num_segments);
   void (*make_optimizer_table)(Stream, const OptimizerTable&);
+  void (*flag_nonfinite)(Stream, const FlagNonfinite&);
   void (*global_norm)(Stream, const GlobalNorm&);
   size_t (*global_norm_workspace)(int64_t total_count, int num_segments);
   void (*adamw)(Stream, const AdamW&);

@@ -4,6 +4,11 @@
 // makes it non-finite. out[1] = clip coefficient min(1, max_norm / (out[0] + 1e-6)), 1 when
 // max_norm <= 0.
 //
+// A step can be stopped on the device, so that the host need not know the norm when it queues the
+// update: `stop` is a number there, 0 at first. flag_nonfinite sets it to 1 if a value (a loss) is
+// NaN or Inf, global_norm if its norm is, and else they leave it as it is. Where it is not 0, adamw
+// changes no parameter and no moment; gradients are zeroed all the same.
+//
 // AdamW (Loshchilov & Hutter 2019; torch.optim.AdamW), step t = 1, 2, ...; g' = g · clip:
 //   p -= lr · wd · p
 //   m  = β1 m + (1-β1) g';   v = β2 v + (1-β2) g'²
@@ -46,12 +51,19 @@ struct OptimizerTable {
   void* table = nullptr;  // optimizer_table_bytes
 };
 
+struct FlagNonfinite {
+  const float* x = nullptr;
+  int64_t count = 0;
+  float* flag = nullptr;  // device memory
+};
+
 struct GlobalNorm {
   const TensorSegment* segments = nullptr;  // host memory; grad and count are read
   int num_segments = 0;
   const void* table = nullptr;  // made from these segments
   float max_norm = 0.0f;
   float* out = nullptr;       // [2] device memory: norm, clip coefficient
+  float* stop = nullptr;      // device memory, or null
   void* workspace = nullptr;  // global_norm_workspace bytes
 };
 
@@ -62,6 +74,7 @@ struct AdamW {
   double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8;  // 1 - β2 of an fp32 β2 is off by 1e-5
   int64_t step = 1;                                       // t, after counting this step
   const float* grad_scale = nullptr;                      // device: clip coefficient; null = 1
+  const float* stop = nullptr;                            // device: no update unless 0; or null
   bool zero_grad = true;       // leave the gradients zeroed for the next step
   uint64_t rounding_seed = 0;  // without masters
 };

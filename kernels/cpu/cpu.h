@@ -28,6 +28,7 @@ void linear_cross_entropy(Stream, const LinearCrossEntropy&);
 size_t linear_cross_entropy_workspace(const LinearCrossEntropy&);
 void cross_entropy(Stream, const CrossEntropy&);
 void score_loss(Stream, const ScoreLoss&);
+void flag_nonfinite(Stream, const FlagNonfinite&);
 void global_norm(Stream, const GlobalNorm&);
 size_t global_norm_workspace(int64_t total_count, int num_segments);
 void adamw(Stream, const AdamW&);

@@ -31,6 +31,7 @@ constexpr Operations kCpu = {
     .score_loss = cpu::score_loss,
     .optimizer_table_bytes = [](int) -> size_t { return 0; },
     .make_optimizer_table = [](Stream, const OptimizerTable&) {},
+    .flag_nonfinite = cpu::flag_nonfinite,
     .global_norm = cpu::global_norm,
     .global_norm_workspace = cpu::global_norm_workspace,
     .adamw = cpu::adamw,

@@ -151,6 +151,11 @@ void global_norm(Stream, const GlobalNorm& p) {
   p.out[0] = static_cast<float>(norm);
   // written so that a NaN norm gives a NaN coefficient
   p.out[1] = p.max_norm <= 0 || coefficient >= 1.0 ? 1.0f : static_cast<float>(coefficient);
+  if (p.stop && !std::isfinite(p.out[0])) *p.stop = 1.0f;
+}
+
+void flag_nonfinite(Stream, const FlagNonfinite& p) {
+  if (!std::all_of(p.x, p.x + p.count, [](float x) { return std::isfinite(x); })) *p.flag = 1.0f;
 }
 
 void adamw(Stream, const AdamW& p) {
@@ -169,6 +174,13 @@ void adamw(Stream, const AdamW& p) {
       .rounding_key = rounding_key(p.rounding_seed, p.step),
   };
   const bool masters = has_masters(p);
+  if (p.stop && *p.stop != 0.0f) {
+    if (!p.zero_grad) return;
+    return for_all_pieces(p.segments, p.num_segments,
+                          [&](int64_t, const TensorSegment& segment, int64_t begin, int64_t end) {
+                            std::fill(segment.grad + begin, segment.grad + end, 0.0f);
+                          });
+  }
   for_all_pieces(p.segments, p.num_segments,
                  [&](int64_t, const TensorSegment& segment, int64_t begin, int64_t end) {
                    const float decay = static_cast<float>(1.0 - p.lr * segment.weight_decay);

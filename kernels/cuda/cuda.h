@@ -72,6 +72,7 @@ void score_loss(Stream stream, const ScoreLoss& arguments);
 
 size_t optimizer_table_bytes(int num_segments);
 void make_optimizer_table(Stream stream, const OptimizerTable& arguments);
+void flag_nonfinite(Stream stream, const FlagNonfinite& arguments);
 void global_norm(Stream stream, const GlobalNorm& arguments);
 size_t global_norm_workspace(int64_t total_count, int num_segments);
 void adamw(Stream stream, const AdamW& arguments);

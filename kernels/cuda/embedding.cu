@@ -1,7 +1,8 @@
 // Embedding lookup and its gradient.
 //
 // Bound by memory: forward, a row read and a row written per token; backward, d_out read once and
-// the gradient rows of the tokens that occur read and written once (4 bytes per element each way).
+// the gradient rows of the tokens that occur read and written once (4 bytes per element each way),
+// in whole sectors.
 //
 // The backward is deterministic without floating-point atomics:
 //   1. The tokens are sorted by id, stably (embedding/sort.cu).
@@ -11,6 +12,7 @@
 // So a row sums its tokens in order, in pieces of at most 32.
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/device/eight.h"
+#include "kernels/cuda/device/four.h"
 #include "kernels/cuda/device/launch.h"
 #include "kernels/cuda/device/warp.h"
 #include "kernels/cuda/embedding/sort.h"
@@ -55,7 +57,8 @@ __global__ void __launch_bounds__(kThreads) embedding_forward_kernel(const Looku
 // --- Backward: the sums ------------------------------------------------------------------------
 
 constexpr int kPiece = kWarp;        // sorted tokens of one warp
-constexpr int kColumns = 8 * kWarp;  // columns of one warp
+constexpr int kColumns = 8 * kWarp;  // columns of one warp: each lane has four, and four more
+constexpr int kApart = 4 * kWarp;    // that lie so much further on
 constexpr int kSumWarps = 4;
 
 struct Sums {
@@ -74,7 +77,32 @@ ENGINE_DEVICE int32_t row_at(const Sums& p, int64_t i) {
 }
 ENGINE_DEVICE int64_t first_column() {
   return (static_cast<int64_t>(blockIdx.y) * (blockDim.x / kWarp) + warp_index()) * kColumns +
-         lane_index() * 8;
+         lane_index() * 4;
+}
+
+// Of a lane's columns in a row, those that exist: `valid` counts from its first one.
+ENGINE_DEVICE int valid_in(int64_t valid, int half) {
+  const int64_t left = valid - half * kApart;
+  return left < 0 ? 0 : left < 4 ? static_cast<int>(left) : 4;
+}
+template <typename T>
+ENGINE_DEVICE void load_columns(float (&x)[2][4], const T* from, int64_t valid, bool whole) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) load_four(x[h], from + h * kApart, valid_in(valid, h), whole);
+}
+ENGINE_DEVICE void store_columns(float* to, const float (&x)[2][4], int64_t valid, bool whole) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) store_four(to + h * kApart, x[h], valid_in(valid, h), whole);
+}
+ENGINE_DEVICE void add_columns(float* to, const float (&sum)[2][4], int64_t valid, bool whole) {
+  float total[2][4];
+  load_columns(total, to, valid, whole);
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) total[h][j] += sum[h][j];
+  }
+  store_columns(to, total, valid, whole);
 }
 
 template <typename T>
@@ -82,37 +110,35 @@ __global__ void __launch_bounds__(kSumWarps* kWarp) sum_runs_kernel(const Sums p
   constexpr int kAhead = static_cast<int>(16 / sizeof(T));  // rows that are loaded together
   const int64_t piece = blockIdx.x, begin = piece * kPiece, column = first_column();
   const int64_t valid = p.hidden - column;
-  const int32_t row_before = row_at(p, begin - 1), own_row = row_at(p, begin + lane_index());
-  const int32_t own_token = own_row >= 0 ? load(p.sorted[begin + lane_index()].element + 1) : 0;
+  const int32_t row_before = row_at(p, begin - 1);
+  int32_t own_row = -1, own_token = 0;
+  if (begin + lane_index() < p.tokens) {
+    const Entry own = load_vector<2>(p.sorted[begin + lane_index()].element);
+    own_row = own[0];
+    own_token = own[1];
+  }
   const bool continues = row_before >= 0 && row_before == shuffle(own_row, 0);
 
-  float sum[8] = {};
+  float sum[2][4] = {};
   int32_t row = shuffle(own_row, 0);
   bool is_rest = continues;
   const auto flush = [&] {
     if (row < 0 || row == p.skipped_row || valid <= 0) return;
     if (is_rest) {
-      store_eight(p.rests + piece * p.hidden + column, sum, valid, p.whole);
-      return;
+      store_columns(p.rests + piece * p.hidden + column, sum, valid, p.whole);
+    } else {
+      add_columns(p.table + row * p.hidden + column, sum, valid, p.whole);
     }
-    float* const to = p.table + row * p.hidden + column;
-    float total[8];
-    to_floats(total, load_eight(to, valid, p.whole));
-#pragma unroll
-    for (int j = 0; j < 8; ++j) total[j] += sum[j];
-    store_eight(to, total, valid, p.whole);
   };
   for (int first = 0; first < kPiece; first += kAhead) {
     int32_t rows[kAhead];
-    Eight<T> d[kAhead];
+    float d[kAhead][2][4];
 #pragma unroll
     for (int k = 0; k < kAhead; ++k) {
       rows[k] = shuffle(own_row, first + k);
       const int64_t token = shuffle(own_token, first + k);
-      d[k] = rows[k] >= 0 && rows[k] != p.skipped_row && valid > 0
-                 ? load_eight_once(static_cast<const T*>(p.d_out) + token * p.hidden + column,
-                                   valid, p.whole)
-                 : zero_eight<T>();
+      load_columns(d[k], static_cast<const T*>(p.d_out) + token * p.hidden + column,
+                   rows[k] >= 0 && rows[k] != p.skipped_row ? valid : 0, p.whole);
     }
 #pragma unroll
     for (int k = 0; k < kAhead; ++k) {
@@ -121,10 +147,10 @@ __global__ void __launch_bounds__(kSumWarps* kWarp) sum_runs_kernel(const Sums p
         row = rows[k];
         is_rest = false;
 #pragma unroll
-        for (int j = 0; j < 8; ++j) sum[j] = 0.0f;
+        for (int j = 0; j < 8; ++j) sum[j / 4][j % 4] = 0.0f;
       }
 #pragma unroll
-      for (int j = 0; j < 8; ++j) sum[j] += p.scale * to_float(d[k][j]);
+      for (int j = 0; j < 8; ++j) sum[j / 4][j % 4] += p.scale * d[k][j / 4][j % 4];
     }
   }
   flush();
@@ -137,27 +163,21 @@ __global__ void __launch_bounds__(kSumWarps* kWarp) add_rests_kernel(const Sums 
   if (row < 0 || row == p.skipped_row || row_at(p, next) != row) return;
   if (row_at(p, begin - 1) == row) return;  // the run began before
   const int64_t column = first_column(), valid = p.hidden - column;
-  float sum[8] = {};
+  float sum[2][4] = {};
   for (int64_t first = blockIdx.x + int64_t{1};; first += kWarp) {
     // rows are sorted: the pieces that start with this row are the next ones
     const int count = count_bits(ballot(row_at(p, (first + lane_index()) * kPiece) == row));
 #pragma unroll 4
     for (int k = 0; k < count; ++k) {
       if (valid <= 0) continue;
-      float rest[8];
-      to_floats(rest, load_eight(p.rests + (first + k) * p.hidden + column, valid, p.whole));
+      float rest[2][4];
+      load_columns(rest, p.rests + (first + k) * p.hidden + column, valid, p.whole);
 #pragma unroll
-      for (int j = 0; j < 8; ++j) sum[j] += rest[j];
+      for (int j = 0; j < 8; ++j) sum[j / 4][j % 4] += rest[j / 4][j % 4];
     }
     if (count < kWarp) break;
   }
-  if (valid <= 0) return;
-  float* const to = p.table + row * p.hidden + column;
-  float total[8];
-  to_floats(total, load_eight(to, valid, p.whole));
-#pragma unroll
-  for (int j = 0; j < 8; ++j) total[j] += sum[j];
-  store_eight(to, total, valid, p.whole);
+  if (valid > 0) add_columns(p.table + row * p.hidden + column, sum, valid, p.whole);
 }
 
 // --- Host --------------------------------------------------------------------------------------
@@ -244,7 +264,7 @@ void embedding_backward(Stream stream, const EmbeddingBackward& arguments) {
                     .rests = reinterpret_cast<float*>(workspace),
                     .scale = tables[i].scale,
                     .skipped_row = tables[i].skipped_row,
-                    .whole = arguments.hidden % 8 == 0 &&
+                    .whole = arguments.hidden % 4 == 0 &&
                              aligned_to_16(arguments.d_out, tables[i].gradient, workspace)};
     if (arguments.output_dtype == DType::bf16) {
       launch(stream, "embedding_backward", sum_runs_kernel<BFloat16>, config, sums);

@@ -31,6 +31,7 @@ const Operations& table() {
       .score_loss = score_loss,
       .optimizer_table_bytes = optimizer_table_bytes,
       .make_optimizer_table = make_optimizer_table,
+      .flag_nonfinite = flag_nonfinite,
       .global_norm = global_norm,
       .global_norm_workspace = global_norm_workspace,
       .adamw = adamw,

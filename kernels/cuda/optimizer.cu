@@ -139,7 +139,12 @@ struct Norm {
   int64_t num_parts;
   float max_norm;
   float* out;
+  float* stop;  // or null
 };
+
+ENGINE_DEVICE bool is_finite(float x) {
+  return fabsf(x) <= 3.402823466e38f;  // false for NaN
+}
 
 __global__ void __launch_bounds__(kThreads) sum_of_squares_kernel(const Norm p) {
   SharedMemory shared;
@@ -172,11 +177,24 @@ __global__ void __launch_bounds__(1024) finish_norm_kernel(const Norm p) {
   sum = block_sum(sum, scratch);
   if (threadIdx.x != 0) return;
   const double norm = sqrt(sum);
+  const auto rounded = static_cast<float>(norm);
   const double coefficient = static_cast<double>(p.max_norm) / (norm + 1e-6);
-  store(p.out, static_cast<float>(norm));
+  store(p.out, rounded);
+  if (p.stop && !is_finite(rounded)) store(p.stop, 1.0f);
   // written so that a NaN norm gives a NaN coefficient
   store(p.out + 1,
         p.max_norm <= 0.0f || coefficient >= 1.0 ? 1.0f : static_cast<float>(coefficient));
+}
+
+// The losses of a micro-batch: a few thousand numbers.
+__global__ void __launch_bounds__(kThreads) flag_nonfinite_kernel(const FlagNonfinite p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  bool finite = true;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < p.count;
+       i += step) {
+    finite = finite && is_finite(load(p.x + i));
+  }
+  if (!finite) store(p.flag, 1.0f);  // whoever finds one: all write the same
 }
 
 // --- AdamW -------------------------------------------------------------------------------------
@@ -191,6 +209,7 @@ struct Update {
   float inverse_scale2;  // 1 / sqrt(1 - β2ᵗ)
   float eps;
   const float* grad_scale;  // or null
+  const float* stop;        // or null
   bool zero_grad;
   uint64_t rounding_key;
 };
@@ -217,6 +236,14 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const Update p) {
   const float scale = p.grad_scale ? load(p.grad_scale) : 1.0f;
   const int64_t begin = (piece - field(segment->first_update_piece)) * kUpdatePiece;
   const int64_t end = begin + kUpdatePiece < count ? begin + kUpdatePiece : count;
+  if (p.stop && load(p.stop) != 0.0f) {
+    if (!p.zero_grad) return;
+    for (int64_t i = begin + threadIdx.x * int64_t{4}; i < end; i += kStride) {
+      const float zero[4] = {};
+      store_four(grad + i, zero, end - i, aligned && i + 4 <= end);
+    }
+    return;
+  }
   constexpr int kPlaces = 2;
   for (int64_t first = begin + threadIdx.x * int64_t{4}; first < end; first += kPlaces * kStride) {
     float g[kPlaces][4], m[kPlaces][4], v[kPlaces][4], x[kPlaces][4];
@@ -304,7 +331,8 @@ void global_norm(Stream stream, const GlobalNorm& arguments) {
                   static_cast<double*>(arguments.workspace),
                   pieces.norm,
                   arguments.max_norm,
-                  arguments.out};
+                  arguments.out,
+                  arguments.stop};
   launch(stream, "global_norm", sum_of_squares_kernel,
          {.grid = {static_cast<unsigned>(pieces.norm)},
           .block = {kThreads},
@@ -312,6 +340,14 @@ void global_norm(Stream stream, const GlobalNorm& arguments) {
          norm);
   launch(stream, "global_norm, sum of parts", finish_norm_kernel,
          {.grid = {1}, .block = {1024}, .shared_bytes = kWarp * sizeof(double)}, norm);
+}
+
+void flag_nonfinite(Stream stream, const FlagNonfinite& arguments) {
+  if (arguments.count == 0) return;
+  const int64_t blocks = ceil_div<int64_t>(arguments.count, kThreads);
+  launch(stream, "flag_nonfinite", flag_nonfinite_kernel,
+         {.grid = {static_cast<unsigned>(blocks < 128 ? blocks : 128)}, .block = {kThreads}},
+         arguments);
 }
 
 void adamw(Stream stream, const AdamW& arguments) {
@@ -334,6 +370,7 @@ void adamw(Stream stream, const AdamW& arguments) {
           .inverse_scale2 = static_cast<float>(1.0 / std::sqrt(correction2)),
           .eps = static_cast<float>(arguments.eps),
           .grad_scale = arguments.grad_scale,
+          .stop = arguments.stop,
           .zero_grad = arguments.zero_grad,
           .rounding_key = rounding_key(arguments.rounding_seed, arguments.step)});
 }

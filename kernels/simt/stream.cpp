@@ -122,6 +122,7 @@ void record_event(Stream stream, void* event) {
 }
 
 void wait_event(Stream stream, void* event) {
+  waits.fetch_add(1, std::memory_order_relaxed);
   if (Queue* const queue = queue_of(stream)) queue->run_until(*static_cast<uint64_t*>(event));
 }
 

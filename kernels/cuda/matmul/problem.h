@@ -5,7 +5,7 @@
 #pragma once
 
 #include "kernels/api/matmul.h"
-#include "kernels/cuda/device/memory.h"
+#include "kernels/cuda/device/four.h"
 
 namespace engine::kernels::ENGINE_GPU {
 
@@ -195,31 +195,6 @@ ENGINE_DEVICE void load_bias(float (&values)[N], const void* bias, int column, i
   for (int j = 0; j < N; ++j) {
     values[j] =
         bias && column + j < n ? to_float(load(static_cast<const T*>(bias) + column + j)) : 0.0f;
-  }
-}
-
-// Four neighbouring elements of a row, of which the first `left` exist; the others read as 0.
-template <typename T>
-ENGINE_DEVICE void load_four(float (&x)[4], const T* from, int left, bool vectors) {
-  if (vectors && left >= 4) {
-    const auto four = load_vector<4>(from);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) x[j] = to_float(four[j]);
-  } else {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) x[j] = j < left ? to_float(load(from + j)) : 0.0f;
-  }
-}
-template <typename T>
-ENGINE_DEVICE void store_four(T* to, const float (&x)[4], int left, bool vectors) {
-  if (vectors && left >= 4) {
-    store_vector(to, Vector<T, 4>{from_float<T>(x[0]), from_float<T>(x[1]), from_float<T>(x[2]),
-                                  from_float<T>(x[3])});
-  } else {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      if (j < left) store(to + j, from_float<T>(x[j]));
-    }
   }
 }
 
