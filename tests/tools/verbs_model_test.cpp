@@ -250,13 +250,7 @@ std::string dump_rows(const GoldenModel& model) {
 }
 
 class Dump : public ::testing::TestWithParam<DeviceAndModel> {};
-INSTANTIATE_TEST_SUITE_P(Models, Dump,
-                         on_every_device("gpt2", "llama_tied_llama3rope", "llama_untied_bias",
-                                         "llama_classifier", "llama_reward_classifier",
-                                         "roberta_classifier", "roberta_multilabel_classifier",
-                                         "qwen2_untied_window", "gemma3_text", "gemma3_multimodal",
-                                         "t5_relu_tied", "t5_gated_untied"),
-                         device_and_model);
+INSTANTIATE_TEST_SUITE_P(Models, Dump, on_every_device(golden_models()), device_and_model);
 
 // Tolerances as in tests/models/golden_test.cpp: fp32 on both sides, sums in another order.
 TEST_P(Dump, AgreesWithTransformers) {
