@@ -20,6 +20,7 @@ void LongestMatcher::add(std::string pattern, int32_t value) {
 void LongestMatcher::build() {
   std::stable_sort(patterns_.begin(), patterns_.end(),
                    [](const Pattern& a, const Pattern& b) { return a.text < b.text; });
+  by_first_byte_ = {};
   for (uint32_t i = 0; i < patterns_.size(); ++i) {
     Range& range = by_first_byte_[byte_at(patterns_[i].text, 0)];
     if (range.begin == range.end) range.begin = i;
@@ -87,6 +88,22 @@ void AddedTokens::set(std::vector<AddedToken> tokens, const Normalizer* normaliz
   normalized_.build();
 }
 
+void AddedTokens::declare_special(const std::string& content, int32_t id) {
+  const auto known = by_content_.find(content);
+  if (known != by_content_.end()) {
+    tokens_[known->second].special = true;
+    return;
+  }
+  if (id < 0) return;
+  const size_t index = tokens_.size();
+  tokens_.push_back({.id = id, .content = content, .special = true});
+  normal_forms_.push_back(content);
+  by_id_.emplace(id, index);
+  by_content_.emplace(content, index);
+  raw_.add(content, static_cast<int32_t>(index));
+  raw_.build();
+}
+
 const AddedToken* AddedTokens::find(int32_t id) const {
   const auto found = by_id_.find(id);
   return found == by_id_.end() ? nullptr : &tokens_[found->second];
@@ -125,6 +142,7 @@ void AddedTokens::split(std::string_view text, bool match_normalized, bool parse
         if (!is_white_space(c.value)) break;
         begin -= c.length;
       }
+      begin = std::max(begin, done);
     }
     if (token.rstrip) {
       while (end < text.size()) {
@@ -133,6 +151,8 @@ void AddedTokens::split(std::string_view text, bool match_normalized, bool parse
         end += c.length;
       }
     }
+    // The token before has swallowed all of this one, which is white space.
+    if (begin >= end) continue;
     if (done < begin) segments->push_back({-1, text.substr(done, begin - done)});
     segments->push_back({token.id, text.substr(begin, end - begin)});
     done = end;

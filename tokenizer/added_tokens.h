@@ -57,6 +57,10 @@ class AddedTokens {
   // `tokens` have distinct contents and ids. `normalizer` may be null.
   void set(std::vector<AddedToken> tokens, const Normalizer* normalizer);
 
+  // Makes the token of that content special; one that is not there is added with `id`, unless that
+  // is negative.
+  void declare_special(const std::string& content, int32_t id);
+
   const std::vector<AddedToken>& tokens() const { return tokens_; }
   // null when `id` is no added token.
   const AddedToken* find(int32_t id) const;

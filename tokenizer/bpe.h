@@ -32,6 +32,7 @@ class Bpe final : public Model {
  public:
   Bpe(Vocabulary vocabulary, MergeTable merges, BpeOptions options);
 
+  bool is_bpe() const override { return true; }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::unique_ptr<ModelScratch> make_scratch() const override;
   // Throws TOK-UNKNOWN if a symbol is unknown and `unk_token` is not in the vocabulary.

@@ -139,6 +139,8 @@ class Precompiled final : public Normalizer {
     if (changed) *out = std::move(rewritten);
     return changed;
   }
+  // So it is in Hugging Face tokenizers.
+  bool keeps_start(std::string_view, RegexScratch&) const override { return true; }
 
  private:
   Charsmap charsmap_;

@@ -3,6 +3,7 @@
 #include <cctype>
 
 #include "tokenizer/byte_level.h"
+#include "tokenizer/clean_up.h"
 #include "tokenizer/unicode.h"
 
 namespace engine::tokenizer {
@@ -133,6 +134,7 @@ class ReplaceStream final : public DecoderStream {
   void flush() {
     send(waiting_);
     waiting_.clear();
+    if (begins_token_) next_->push({"", true});  // nothing is left of it, but it is a token
     begins_token_ = false;
   }
   void send(std::string_view text) {
@@ -181,7 +183,11 @@ class StripStream final : public DecoderStream {
     const std::string& c = options_.character;
     return end >= c.size() && waiting_.compare(end - c.size(), c.size(), c) == 0;
   }
-  void end_token() { waiting_.clear(); }
+  void end_token() {
+    waiting_.clear();
+    if (begins_token_) next_->push({"", true});  // nothing is left of it, but it is a token
+    begins_token_ = false;
+  }
   void send(std::string_view text) {
     if (text.empty()) return;
     next_->push({text, begins_token_});
@@ -283,13 +289,7 @@ class WordPieceStream final : public WholeTokenStream {
       text =
           token.starts_with(options_.prefix) ? token.substr(options_.prefix.size()) : " " + token;
     }
-    if (!options_.cleanup) return text;
-    constexpr std::pair<std::string_view, std::string_view> kCleanups[] = {
-        {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
-        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
-        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-    for (const auto& [from, to] : kCleanups) text = replace_all(text, from, to);
-    return text;
+    return options_.cleanup ? clean_up_word_piece(std::move(text)) : text;
   }
 
  private:

@@ -60,6 +60,10 @@ std::optional<PairIds> read_pair_template(const Node& node) {
 void read_steps(const Node& node, PostProcessor* out) {
   const std::string& type = node.type();
   if (type == "ByteLevel") return;  // adjusts offsets, which we do not give
+  if (type != "Sequence" && (!out->prefix.empty() || !out->suffix.empty())) {
+    // Hugging Face tokenizers would put tokens around the tokens of the first one too.
+    throw node.unsupported("a second post-processor that adds tokens", "one, and ByteLevel");
+  }
   if (type == "Sequence") {
     for (const Node& step : node.at("processors").elements()) read_steps(step, out);
   } else if (type == "TemplateProcessing") {

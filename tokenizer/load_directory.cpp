@@ -5,8 +5,10 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "engine/core/error.h"
+#include "tokenizer/clean_up.h"
 #include "tokenizer/json_document.h"
 #include "tokenizer/loaders.h"
 #include "tokenizer/vocabulary.h"
@@ -116,40 +118,82 @@ int32_t checked_id(int64_t id, const std::string& file, const std::string& token
   return static_cast<int32_t>(id);
 }
 
-// Tokens named outside tokenizer.json, by id: added_tokens_decoder of tokenizer_config.json, and
-// added_tokens.json (where every token is taken to be special: the format has no flags).
-std::vector<AddedToken> read_extra_tokens(const Directory& directory, const json& config) {
-  std::map<int32_t, AddedToken> tokens;
-  const std::string config_name = directory.full_name("tokenizer_config.json");
-  if (config.is_object() && config.contains("added_tokens_decoder") &&
-      config["added_tokens_decoder"].is_object()) {
-    for (const auto& [key, value] : config["added_tokens_decoder"].items()) {
-      const bool is_number = !key.empty() && key.size() < 10 &&
-                             key.find_first_not_of("0123456789") == std::string::npos;
-      if (!is_number || !value.is_object()) throw malformed_token(config_name, key);
-      AddedToken token;
-      token.id = checked_id(std::stoll(key), config_name, key);
-      token.content = string_field(value, "content");
-      token.special = flag(value, "special", false);
-      token.single_word = flag(value, "single_word", false);
-      token.lstrip = flag(value, "lstrip", false);
-      token.rstrip = flag(value, "rstrip", false);
-      token.normalized = flag(value, "normalized", !token.special);
-      if (!token.content.empty()) tokens.emplace(token.id, token);
-    }
+// The tokens that the configs give a role, by role: special tokens, whatever else is said of them.
+std::map<std::string, std::string> read_named_tokens(const Directory& directory,
+                                                     const json& config) {
+  const json map = directory.read_json("special_tokens_map.json");
+  std::map<std::string, std::string> named;
+  for (const char* role : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
+                           "cls_token", "mask_token"}) {
+    std::string token = token_field(config, role);
+    if (token.empty()) token = token_field(map, role);
+    if (!token.empty()) named.emplace(role, std::move(token));
   }
+  return named;
+}
+
+// added_tokens_decoder of tokenizer_config.json; false where there is none.
+bool read_config_tokens(const Directory& directory, const json& config,
+                        std::map<int32_t, AddedToken>* tokens) {
+  if (!config.is_object() || !config.contains("added_tokens_decoder") ||
+      !config["added_tokens_decoder"].is_object()) {
+    return false;
+  }
+  const std::string name = directory.full_name("tokenizer_config.json");
+  for (const auto& [key, value] : config["added_tokens_decoder"].items()) {
+    const bool is_number =
+        !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
+    if (!is_number || !value.is_object()) throw malformed_token(name, key);
+    AddedToken token;
+    token.id = checked_id(std::stoll(key), name, key);
+    token.content = string_field(value, "content");
+    token.special = flag(value, "special", false);
+    token.single_word = flag(value, "single_word", false);
+    token.lstrip = flag(value, "lstrip", false);
+    token.rstrip = flag(value, "rstrip", false);
+    token.normalized = flag(value, "normalized", !token.special);
+    if (!token.content.empty()) tokens->emplace(token.id, token);
+  }
+  return true;
+}
+
+// added_tokens.json has no flags: special are the tokens that a config names, and all of them where
+// there is no config.
+void read_added_tokens_file(const Directory& directory, const json& config,
+                            std::map<int32_t, AddedToken>* tokens) {
   const json added = directory.read_json("added_tokens.json");
-  if (added.is_object()) {
-    const std::string name = directory.full_name("added_tokens.json");
-    for (const auto& [content, value] : added.items()) {
-      if (!value.is_number_integer()) throw malformed_token(name, content);
-      const int32_t id = checked_id(value.get<int64_t>(), name, content);
-      tokens.emplace(id, AddedToken{.id = id, .content = content, .special = true});
+  if (!added.is_object()) return;
+  const std::string name = directory.full_name("added_tokens.json");
+  const json map = directory.read_json("special_tokens_map.json");
+  const bool tells = config.is_object() || map.is_object();
+  std::set<std::string> special;
+  for (const auto& [role, content] : read_named_tokens(directory, config)) special.insert(content);
+  for (const json* object : {&config, &map}) {
+    for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+      if (!object->is_object() || !object->contains(key) || !(*object)[key].is_array()) continue;
+      for (const json& token : (*object)[key]) {
+        special.insert(token.is_string() ? token.get<std::string>()
+                                         : string_field(token, "content"));
+      }
     }
   }
-  std::vector<AddedToken> list;
-  for (auto& [id, token] : tokens) list.push_back(std::move(token));
-  return list;
+  for (const auto& [content, value] : added.items()) {
+    if (!value.is_number_integer()) throw malformed_token(name, content);
+    const int32_t id = checked_id(value.get<int64_t>(), name, content);
+    tokens->emplace(
+        id,
+        AddedToken{.id = id, .content = content, .special = !tells || special.contains(content)});
+  }
+}
+
+// Tokens named outside tokenizer.json, by id.
+ExtraTokens read_extra_tokens(const Directory& directory, const json& config) {
+  std::map<int32_t, AddedToken> tokens;
+  ExtraTokens extra;
+  extra.flags_decide = read_config_tokens(directory, config, &tokens);
+  if (!extra.flags_decide) read_added_tokens_file(directory, config, &tokens);
+  for (auto& [id, token] : tokens) extra.tokens.push_back(std::move(token));
+  return extra;
 }
 
 // BART's tokenizer is RoBERTa's.
@@ -174,28 +218,48 @@ std::string guess_split_pattern(const Directory& directory, const json& config,
 }
 
 void read_roles(const Directory& directory, const json& config, TokenizerParts* parts) {
-  const json map = directory.read_json("special_tokens_map.json");
+  const std::map<std::string, std::string> named = read_named_tokens(directory, config);
+  const Vocabulary& vocabulary = parts->model->vocabulary();
+  for (const auto& [role, content] : named) {
+    parts->added_tokens.declare_special(content, vocabulary.find(content));
+  }
   const auto set = [&](const char* key, std::optional<int32_t>* role) {
-    std::string token = token_field(config, key);
-    if (token.empty()) token = token_field(map, key);
-    if (token.empty()) {
+    const auto token = named.find(key);
+    if (token == named.end()) {
       // A config that lists the role as null means that there is none.
       if (config.is_object() && config.contains(key)) role->reset();
-      return;
-    }
-    if (const AddedToken* added = parts->added_tokens.find(token)) {
+    } else if (const AddedToken* added = parts->added_tokens.find(token->second)) {
       *role = added->id;
-    } else if (const int32_t id = parts->model->vocabulary().find(token); id >= 0) {
-      *role = id;
     }
   };
   set("bos_token", &parts->roles.bos);
   set("eos_token", &parts->roles.eos);
   set("pad_token", &parts->roles.pad);
   set("unk_token", &parts->roles.unk);
-  if (config.is_object()) {
-    parts->clean_up_spaces = flag(config, "clean_up_tokenization_spaces", false);
+}
+
+// What stands around a text, where no tokenizer.json says it.
+void read_surroundings(const json& config, TokenizerParts* parts) {
+  const auto says = [&](const char* key) {
+    return config.is_object() && config.contains(key) && config[key].is_boolean();
+  };
+  if (!says("add_bos_token") && !says("add_eos_token")) return;
+  parts->post_processor = {};
+  if (flag(config, "add_bos_token", false) && parts->roles.bos) {
+    parts->post_processor.prefix = {*parts->roles.bos};
   }
+  if (flag(config, "add_eos_token", false) && parts->roles.eos) {
+    parts->post_processor.suffix = {*parts->roles.eos};
+  }
+}
+
+// Cleaning up spoils the text of BPE tokenizers, whose configs ask for it by an old default.
+void read_clean_up(const json& config, TokenizerParts* parts) {
+  if (!config.is_object() || !flag(config, "clean_up_tokenization_spaces", false)) return;
+  constexpr const char* kInsist =
+      "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+  if (parts->model->is_bpe() && !flag(config, kInsist, false)) return;
+  parts->decoder.push_back(make_clean_up_decoder());
 }
 
 Error missing(const fs::path& path) {
@@ -250,17 +314,19 @@ TokenizerParts load_rank_file(std::string_view ranks, const std::string& name,
 TokenizerParts load_directory(const fs::path& path, const TokenizerOpenOptions& options) {
   Directory directory(path);
   const json config = directory.read_json("tokenizer_config.json");
-  const std::vector<AddedToken> extra = read_extra_tokens(directory, config);
+  const ExtraTokens extra = read_extra_tokens(directory, config);
   TokenizerParts parts;
+  bool is_vocab_and_merges = false;
   const auto load_bpe_files = [&](const char* vocab, const char* merges) {
+    is_vocab_and_merges = true;
     return load_vocab_merges(
         {.vocab = directory.text(vocab),
          .merges = directory.text(merges),
          .vocab_name = directory.full_name(vocab),
          .merges_name = directory.full_name(merges),
-         .added_tokens = extra,
+         .added_tokens = extra.tokens,
          .split_pattern = options.split_pattern.empty()
-                              ? guess_split_pattern(directory, config, extra)
+                              ? guess_split_pattern(directory, config, extra.tokens)
                               : options.split_pattern,
          .is_roberta = is_roberta(directory, config),
          .add_prefix_space = config.is_object() && flag(config, "add_prefix_space", false)});
@@ -275,10 +341,10 @@ TokenizerParts load_directory(const fs::path& path, const TokenizerOpenOptions& 
   } else if (directory.has("tokenizer.model") &&
              looks_like_tiktoken(directory.text("tokenizer.model"))) {
     parts = load_rank_file(directory.text("tokenizer.model"),
-                           directory.full_name("tokenizer.model"), extra, options);
+                           directory.full_name("tokenizer.model"), extra.tokens, options);
   } else if (directory.has("tokenizer.model") || directory.has("spiece.model")) {
     const char* name = directory.has("tokenizer.model") ? "tokenizer.model" : "spiece.model";
-    SentencePieceModelFile file = sentencepiece_settings(directory, config, extra);
+    SentencePieceModelFile file = sentencepiece_settings(directory, config, extra.tokens);
     file.contents = directory.text(name);
     file.name = directory.full_name(name);
     parts = load_sentencepiece(file);
@@ -286,6 +352,8 @@ TokenizerParts load_directory(const fs::path& path, const TokenizerOpenOptions& 
     throw missing(path);
   }
   read_roles(directory, config, &parts);
+  if (is_vocab_and_merges) read_surroundings(config, &parts);
+  read_clean_up(config, &parts);
   parts.files = directory.take_files();
   return parts;
 }

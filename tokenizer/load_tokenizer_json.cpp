@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "engine/core/error.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/bpe_files.h"
+#include "tokenizer/byte_level.h"
 #include "tokenizer/json_document.h"
 #include "tokenizer/json_steps.h"
 #include "tokenizer/loaders.h"
@@ -106,6 +108,22 @@ std::string model_type(const Node& node, const ModelLists& lists) {
   return node.at("type").string();
 }
 
+// The alphabet that spells bytes, all of it.
+bool has_byte_alphabet(const ModelLists& lists) {
+  std::set<std::string, std::less<>> missing;
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    const char raw = static_cast<char>(byte);
+    missing.insert(spell_bytes(std::string_view(&raw, 1)));
+  }
+  for (const ModelLists::Token& token : lists.vocab) {
+    if (token.length > 2) continue;
+    const auto found = missing.find(lists.token(token));
+    if (found != missing.end()) missing.erase(found);
+    if (missing.empty()) return true;
+  }
+  return false;
+}
+
 // What is put around a text must be tokens: a model has no embedding for other ids.
 void check_post_processor(const TokenizerParts& parts, const std::string& file) {
   for (const std::vector<int32_t>* ids :
@@ -123,7 +141,7 @@ void check_post_processor(const TokenizerParts& parts, const std::string& file) 
 }  // namespace
 
 TokenizerParts load_tokenizer_json(std::string_view text, const std::string& file,
-                                   const std::vector<AddedToken>& extra_tokens) {
+                                   const ExtraTokens& extra) {
   json document;
   ModelLists lists;
   parse_tokenizer_json(text, file, &document, &lists);
@@ -141,9 +159,11 @@ TokenizerParts load_tokenizer_json(std::string_view text, const std::string& fil
   if (root.has("normalizer")) parts.normalizer = read_normalizer(root.at("normalizer"));
   BpeOptions bpe;
   if (type == "BPE") bpe = read_bpe_options(model);
-  // An affix is spelled in characters, so the bytes must be too.
-  const bool bytes_stay_bytes =
-      type == "BPE" && bpe.continuing_prefix.empty() && bpe.end_suffix.empty();
+  // An affix is spelled in characters, so the bytes must be too; and a fallback is to the bytes of
+  // a character, of one that spells a byte as well.
+  const bool bytes_stay_bytes = type == "BPE" && bpe.continuing_prefix.empty() &&
+                                bpe.end_suffix.empty() &&
+                                (!bpe.byte_fallback || has_byte_alphabet(lists));
   if (root.has("pre_tokenizer")) {
     parts.pre_tokenizer =
         read_pre_tokenizer(root.at("pre_tokenizer"), bytes_stay_bytes, &bpe.byte_level);
@@ -173,11 +193,17 @@ TokenizerParts load_tokenizer_json(std::string_view text, const std::string& fil
       added.push_back(read_added_token(token));
     }
   }
-  for (const AddedToken& extra : extra_tokens) {
-    const bool known = std::any_of(added.begin(), added.end(), [&](const AddedToken& token) {
-      return token.content == extra.content;
+  for (const AddedToken& token : extra.tokens) {
+    const auto known = std::find_if(added.begin(), added.end(), [&](const AddedToken& other) {
+      return other.content == token.content;
     });
-    if (!known) added.push_back(extra);
+    if (known == added.end()) {
+      added.push_back(token);
+    } else if (extra.flags_decide) {
+      const int32_t id = known->id;
+      *known = token;
+      known->id = id;
+    }
   }
   parts.added_tokens.set(check_added_tokens(std::move(added), parts.model->vocabulary(), file),
                          parts.normalizer.get());

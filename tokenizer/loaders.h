@@ -15,10 +15,18 @@ namespace engine::tokenizer {
 TokenizerParts load_tokenizer(const std::filesystem::path& path,
                               const TokenizerOpenOptions& options);
 
-// Reads the text of a tokenizer.json. `file` is named in errors. `extra_tokens` (of
-// tokenizer_config.json) are added where the text has no token of that content.
+// Added tokens that stand beside a tokenizer.json.
+struct ExtraTokens {
+  std::vector<AddedToken> tokens;
+  // Their flags count, also for tokens that the tokenizer.json has too (tokenizer_config.json);
+  // otherwise those of the tokenizer.json do.
+  bool flags_decide = false;
+};
+
+// Reads the text of a tokenizer.json. `file` is named in errors. `extra` is added where the text
+// has no token of that content.
 TokenizerParts load_tokenizer_json(std::string_view text, const std::string& file,
-                                   const std::vector<AddedToken>& extra_tokens);
+                                   const ExtraTokens& extra);
 
 // vocab.json and merges.txt in the style of GPT-2.
 struct VocabMergesFiles {

@@ -19,6 +19,8 @@ class ModelScratch {
 class Model {
  public:
   virtual ~Model() = default;
+  // Made of merges of pairs, of whatever kind.
+  virtual bool is_bpe() const { return false; }
   // Token texts as they stand in the file.
   virtual const Vocabulary& vocabulary() const = 0;
   virtual std::unique_ptr<ModelScratch> make_scratch() const = 0;

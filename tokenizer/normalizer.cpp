@@ -149,6 +149,9 @@ class Strip final : public Normalizer {
     out->assign(text.substr(begin, end - begin));
     return true;
   }
+  bool keeps_start(std::string_view text, RegexScratch&) const override {
+    return text.empty() || !left_ || !is_white_space(decode_code_point(text, 0).value);
+  }
 
  private:
   bool left_, right_;
@@ -168,12 +171,29 @@ class NormalizerSequence final : public Normalizer {
     }
     return changed;
   }
+  bool keeps_start(std::string_view text, RegexScratch& scratch) const override {
+    if (text.empty()) return true;
+    std::string first(text.substr(0, character_length(text, 0)));
+    std::string next;
+    for (const auto& step : steps_) {
+      if (!step->keeps_start(first, scratch)) return false;
+      if (step->normalize(first, scratch, &next)) first.swap(next);
+    }
+    return true;
+  }
 
  private:
   std::vector<std::unique_ptr<Normalizer>> steps_;
 };
 
 }  // namespace
+
+bool Normalizer::keeps_start(std::string_view text, RegexScratch& scratch) const {
+  if (text.empty()) return true;
+  std::string normal_form;
+  return !normalize(text.substr(0, character_length(text, 0)), scratch, &normal_form) ||
+         !normal_form.empty();
+}
 
 std::unique_ptr<Normalizer> make_unicode_normalizer(UnicodeForm form) {
   return std::make_unique<UnicodeNormalizer>(form);

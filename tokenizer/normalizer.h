@@ -17,6 +17,9 @@ class Normalizer {
   // Writes the normal form of `text` (valid UTF-8) to `*out` and returns true, or returns false and
   // leaves `*out` alone when the text already is its own normal form.
   virtual bool normalize(std::string_view text, RegexScratch& scratch, std::string* out) const = 0;
+  // False where the first character is removed: what is left does not begin the text, and a
+  // pre-tokenizer that puts something at the beginning of texts does not do it there.
+  virtual bool keeps_start(std::string_view text, RegexScratch& scratch) const;
 };
 
 enum class UnicodeForm { kNfc, kNfd, kNfkc, kNfkd };

@@ -38,8 +38,10 @@ constexpr std::string_view kSpace =
 constexpr std::string_view kNotSpace =
     R"(\x{0}-\x{8}\x{e}-\x{1f}!-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff})"
     R"(\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
-// Oniguruma counts the Latin-1 superscript digits and fractions as word characters.
-constexpr std::string_view kWord =
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Oniguruma counts the Latin-1 superscript digits and fractions as word characters, but not in a
+// bracket expression.
+constexpr std::string_view kWordAlone =
     R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 constexpr std::string_view kHexDigit = "0-9A-Fa-f";
 
@@ -109,9 +111,9 @@ class Translator {
       case 'S':
         return emit_set(kNotSpace, both, false);
       case 'w':
-        return emit_set(kWord, both, false);
+        return emit_set(in_set_ ? kWord : kWordAlone, both, false);
       case 'W':
-        return emit_set(kWord, both, true);
+        return emit_set(kWordAlone, both, true);
       case 'h':
         return emit_set(kHexDigit, both, false);
       case 'H':

@@ -28,6 +28,7 @@ class SentencePieceBpe final : public Model {
  public:
   SentencePieceBpe(Vocabulary vocabulary, SentencePieceBpeOptions options);
 
+  bool is_bpe() const override { return true; }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::unique_ptr<ModelScratch> make_scratch() const override;
   void encode(std::string_view piece, ModelScratch& scratch,

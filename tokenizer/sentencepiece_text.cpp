@@ -50,6 +50,7 @@ class SentencePieceNormalizer final : public Normalizer {
     if (options_.dummy_space == DummySpace::kSuffix) *out += space;
     return true;
   }
+  bool keeps_start(std::string_view, RegexScratch&) const override { return true; }
 
  private:
   struct Part {

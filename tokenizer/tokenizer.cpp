@@ -103,9 +103,12 @@ struct Tokenizer::State {
   void encode_text(Piece piece, bool parse_special, Scratch& scratch,
                    std::vector<int32_t>* ids) const {
     std::string_view text = piece.text;
-    if (parts.normalizer &&
-        parts.normalizer->normalize(text, scratch.regex, &scratch.normal_form)) {
-      text = scratch.normal_form;
+    if (parts.normalizer) {
+      piece.at_text_start =
+          piece.at_text_start && parts.normalizer->keeps_start(text, scratch.regex);
+      if (parts.normalizer->normalize(text, scratch.regex, &scratch.normal_form)) {
+        text = scratch.normal_form;
+      }
     }
     if (!parts.added_tokens.has_normalized()) {
       encode_normalized({text, piece.at_text_start}, scratch, ids);
@@ -255,9 +258,6 @@ bool Tokenizer::is_special(int32_t id) const {
   const AddedToken* token = state_->parts.added_tokens.find(id);
   return token && token->special;
 }
-bool Tokenizer::wants_clean_up_spaces() const {
-  return state_->parts.clean_up_spaces;
-}
 const std::vector<TokenizerFile>& Tokenizer::files() const {
   return state_->parts.files;
 }
@@ -348,24 +348,6 @@ std::string StreamDecoder::push(int32_t id) {
 std::string StreamDecoder::finish() {
   std::string text;
   finish_to(&text);
-  return text;
-}
-
-std::string clean_up_spaces(std::string text) {
-  constexpr std::pair<std::string_view, std::string_view> kReplacements[] = {
-      {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
-      {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-  for (const auto& [from, to] : kReplacements) {
-    std::string cleaned;
-    size_t copied = 0;
-    for (size_t at; (at = text.find(from, copied)) != std::string::npos;
-         copied = at + from.size()) {
-      cleaned.append(text, copied, at - copied);
-      cleaned += to;
-    }
-    cleaned.append(text, copied);
-    text = std::move(cleaned);
-  }
   return text;
 }
 

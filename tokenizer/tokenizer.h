@@ -117,8 +117,6 @@ class Tokenizer {
   // By id.
   const std::vector<SpecialToken>& special_tokens() const;
   bool is_special(int32_t id) const;
-  // tokenizer_config.json asks for clean_up_spaces() after decoding; decode() does not do it.
-  bool wants_clean_up_spaces() const;
 
   const std::vector<TokenizerFile>& files() const;
   // Writes files() into `directory`, which is made if need be. Throws IO-WRITE (exit code `io`).
@@ -153,9 +151,5 @@ class StreamDecoder {
   void finish_to(std::string* text);
   std::unique_ptr<State> state_;
 };
-
-// transformers' clean_up_tokenization_spaces: removes the space before . ? ! , and before English
-// contractions. It damages code ("a . b"); off unless asked for.
-std::string clean_up_spaces(std::string text);
 
 }  // namespace engine

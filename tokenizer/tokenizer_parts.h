@@ -37,7 +37,6 @@ struct TokenizerParts {
   PostProcessor post_processor;
   Decoder decoder;  // empty: texts are joined without more
   TokenRoles roles;
-  bool clean_up_spaces = false;
   std::vector<TokenizerFile> files;
 };
 

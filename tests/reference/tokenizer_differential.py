@@ -4,7 +4,7 @@ adversarial strings.
     python tokenizer_differential.py --probe BUILD/tests/tokenizer/tokenizer_probe \
         [--shared SHARED_DATA] [--strings 20000] [--seed 1] [--only TEXT]
 
-Needs the Python packages `tokenizers`, `sentencepiece` (up to 0.2.1: later versions round the sums of
+Needs the Python packages `tokenizers`, `tiktoken`, `sentencepiece` (up to 0.2.1: later versions round the sums of
 unigram models differently, which decides ties) and `protobuf`, and Python 3.11. Prints, for every tokenizer,
 how many strings encode differently, how many id lists decode differently, and exits with 1 if any
 does. Also trains the same vocabularies with both libraries and compares them.
@@ -68,12 +68,37 @@ class Report:
         return self
 
 
-def compare_hugging_face(name, path, probe, texts, rng):
+def batched(function, items, size=4096):
+    return [result for at in range(0, len(items), size) for result in function(items[at : at + size])]
+
+
+def own_texts(reference, count, rng, left_out):
+    """Texts made of the tokenizer's own tokens, whole and in part: where segmentations compete."""
+    size = reference.get_vocab_size()
+    special = [t.content for t in reference.get_added_tokens_decoder().values()] or ["<s>"]
+    texts = []
+    for _ in range(count):
+        parts = []
+        for _ in range(rng.randint(1, 10)):
+            token = rng.choice(special) if rng.random() < 0.2 else (
+                reference.id_to_token(rng.randrange(size)) or "")
+            token = token.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n")
+            if rng.random() < 0.2 and token:
+                token = token[: rng.randint(1, len(token))]
+            parts.append(token)
+        texts.append("".join(c for c in "".join(parts) if c not in left_out))
+    return texts
+
+
+def compare_hugging_face(name, path, probe, texts, rng, left_out=frozenset()):
     reference = Tokenizer.from_file(str(path))
     report = Report(name)
+    texts = texts[: len(texts) * 4 // 5]
+    texts = texts + own_texts(reference, len(texts) // 4, rng, left_out)
     for flags, special, parse in (((), True, True), (("--no-special", "--no-parse"), False, False)):
         reference.encode_special_tokens = not parse
-        expected = [reference.encode(t, add_special_tokens=special).ids for t in texts]
+        expected = batched(lambda batch: [e.ids for e in reference.encode_batch_fast(
+            batch, add_special_tokens=special)], texts)
         for text, want, got in zip(texts, expected, engine_encode(probe, path, texts, *flags)):
             report.encoded += 1
             report.check(f"encode {flags} {text!r}", want, got)
@@ -86,16 +111,18 @@ def compare_hugging_face(name, path, probe, texts, rng):
         lists = [ids for ids in expected + random_ids
                  if reference.decoder is None or "BPEDecoder" not in repr(reference.decoder)
                  or any(i < size for i in ids) and not skip]
-        for ids, got in zip(lists, engine_decode(probe, path, lists, *flags)):
+        wanted = batched(
+            lambda batch: reference.decode_batch(batch, skip_special_tokens=skip), lists)
+        for ids, want, got in zip(lists, wanted, engine_decode(probe, path, lists, *flags)):
             report.decoded += 1
-            report.check(f"decode {flags} {ids}", reference.decode(ids, skip_special_tokens=skip), got)
+            report.check(f"decode {flags} {ids}", want, got)
     return report.finish()
 
 
-def compare_sentencepiece(name, path, probe, texts, rng):
+def compare_sentencepiece(name, path, probe, texts, rng, left_out=frozenset()):
     reference = sentencepiece.SentencePieceProcessor(model_file=str(path))
     report = Report(f"sentencepiece: {name}")
-    expected = reference.encode(texts)
+    expected = batched(reference.encode, texts)
     flags = ("--no-special", "--no-parse")
     for text, want, got in zip(texts, expected, engine_encode(probe, path, texts, *flags)):
         report.encoded += 1
@@ -108,6 +135,28 @@ def compare_sentencepiece(name, path, probe, texts, rng):
     if byte_ids:
         lists += [[rng.choice(byte_ids) for _ in range(rng.randint(1, 9))] for _ in texts[::2]]
     lists += [ids for ids in expected if reference.unk_id() not in ids and ids]
+    wanted = batched(reference.decode, lists)
+    for ids, want, got in zip(lists, wanted, engine_decode(probe, path, lists)):
+        report.decoded += 1
+        report.check(f"decode {ids}", want, got)
+    return report.finish()
+
+
+def compare_tiktoken(name, path, probe, texts, rng, left_out=frozenset()):
+    """A rank file with Llama 3's pattern, against OpenAI's library."""
+    import tiktoken
+    from tiktoken.load import load_tiktoken_bpe
+
+    reference = tiktoken.Encoding(name, pat_str=cases.LLAMA3, special_tokens={},
+                                  mergeable_ranks=load_tiktoken_bpe(str(path)))
+    report = Report(f"tiktoken: {name}")
+    expected = batched(lambda batch: reference.encode_ordinary_batch(batch, num_threads=1), texts)
+    flags = ("--no-special", "--no-parse")
+    for text, want, got in zip(texts, expected, engine_encode(probe, path, texts, *flags)):
+        report.encoded += 1
+        report.check(f"encode {text!r}", want, got)
+    lists = expected + [[rng.randrange(reference.n_vocab) for _ in range(rng.randint(1, 9))]
+                        for _ in texts]
     for ids, got in zip(lists, engine_decode(probe, path, lists)):
         report.decoded += 1
         report.check(f"decode {ids}", reference.decode(ids), got)
@@ -216,11 +265,14 @@ def main():
         everything = [(compare_hugging_face, source) for source in (
             hugging_face_files(folder, options.probe, options.shared, corpus),)]
         everything += [(compare_sentencepiece, sentencepiece_files(folder, options.shared, corpus))]
+        if options.shared:
+            ranks = options.shared / "tokenizers/llama3/tokenizer.model"
+            everything += [(compare_tiktoken, [("Llama 3 ranks", ranks)])]
         for compare, source in everything:
             for label, path in source:
                 if options.only not in label:
                     continue
-                report = compare(label, path, options.probe, texts, rng)
+                report = compare(label, path, options.probe, texts, rng, left_out)
                 differences += report.differences
                 encoded += report.encoded
                 decoded += report.decoded

@@ -50,7 +50,7 @@ def differing_characters():
         category = unicodedata.category(c)
         if category == "Cn" or any(low <= code <= high for low, high in NEW_MAPPINGS):
             differing.add(c)
-        elif category[0] == "P" and len(punctuation.pre_tokenize_str(f"a{c}b")) != 3:
+        elif (category[0] == "P") != (len(punctuation.pre_tokenize_str(f"a{c}b")) == 3):
             differing.add(c)
         elif category in ("Cf", "Co") and clean.normalize_str(f"a{c}b") != "ab":
             differing.add(c)

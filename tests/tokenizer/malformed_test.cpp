@@ -83,6 +83,11 @@ TEST(Malformed, Table) {
       {R"("type": "ByteLevel", "add)", R"("type": "UnicodeScripts", "add)", "TOK-UNSUPPORTED"},
       {R"("decoder": {"type": "ByteLevel"})", R"("decoder": {"type": "CTC"})", "TOK-UNSUPPORTED"},
       {R"("post_processor": null)", R"("post_processor": {"type": "Mystery"})", "TOK-UNSUPPORTED"},
+      {R"("post_processor": null)",
+       R"("post_processor": {"type": "Sequence", "processors": [
+           {"type": "BertProcessing", "sep": ["b", 1], "cls": ["a", 0]},
+           {"type": "BertProcessing", "sep": ["b", 1], "cls": ["a", 0]}]})",
+       "TOK-UNSUPPORTED"},
       // Regular expressions.
       {R"({"type": "ByteLevel", "add_prefix_space")",
        R"({"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated", "x")", "TOK-REGEX"},

@@ -1,9 +1,6 @@
 // The whole Tokenizer, on small vocabularies written here.
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <random>
 #include <thread>
 
@@ -15,54 +12,8 @@
 namespace engine {
 namespace {
 
-namespace fs = std::filesystem;
 using testing::Ids;
 using testing::TinyTokenizer;
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    path_ = fs::temp_directory_path() /
-            ("engine_tokenizer_test_" + std::to_string(std::random_device()()));
-    fs::create_directories(path_);
-  }
-  ~TemporaryDirectory() { fs::remove_all(path_); }
-  const fs::path& path() const { return path_; }
-  void write(const std::string& name, std::string_view contents) const {
-    std::ofstream(path_ / name, std::ios::binary) << contents;
-  }
-  std::string read(const std::string& name) const {
-    std::ifstream in(path_ / name, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-
- private:
-  fs::path path_;
-};
-
-// Bytes, a few merges, and an end-of-text token in front of everything.
-TinyTokenizer byte_level_tokenizer() {
-  TinyTokenizer t;
-  t.pre_tokenizer = testing::kByteLevel;
-  t.decoder = testing::kByteLevelDecoder;
-  t.vocab = testing::byte_vocab();
-  for (const char* merge : {"t h", "th e", "\u0120 the", "l l", "'l l"}) {
-    std::string text = merge;
-    t.merges.push_back(text);
-    text.erase(text.find(' '), 1);
-    t.vocab.push_back(text);
-  }
-  t.merges[4] = "' ll";
-  t.added_tokens =
-      R"([{"id": 261, "content": "<|end|>", "special": true, "normalized": false},
-          {"id": 262, "content": "<tool>", "special": false, "normalized": false}])";
-  t.post_processor = R"({"type": "TemplateProcessing",
-      "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}},
-                 {"Sequence": {"id": "A", "type_id": 0}},
-                 {"SpecialToken": {"id": "<|end|>", "type_id": 0}}],
-      "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [261], "tokens": ["<|end|>"]}}})";
-  return t;
-}
 
 // Llama 2 in small: characters, "▁" for spaces, byte fallback.
 TinyTokenizer byte_fallback_tokenizer() {
@@ -85,7 +36,7 @@ TinyTokenizer byte_fallback_tokenizer() {
 }
 
 TEST(Tokenizer, ByteLevel) {
-  const Tokenizer t = Tokenizer::from_json(to_json(byte_level_tokenizer()));
+  const Tokenizer t = Tokenizer::from_json(to_json(testing::byte_level_tokenizer()));
   EXPECT_EQ(t.encode("the the'll<|end|>"), (Ids{261, 257, 258, 260, 261, 261}));
   EXPECT_EQ(t.encode("the the'll<|end|>", {.add_special_tokens = false}),
             (Ids{257, 258, 260, 261}));
@@ -121,13 +72,69 @@ TEST(Tokenizer, ByteFallback) {
   EXPECT_EQ(t.roles().unk, 256);
 }
 
+// As in Hugging Face tokenizers, each found by comparing random files.
+TEST(Tokenizer, AddedTokensOfWhiteSpace) {
+  TinyTokenizer tiny;
+  tiny.vocab = {"a", " "};
+  const auto encode = [&](const char* flags, const char* text) {
+    tiny.added_tokens =
+        std::string(R"([{"id": 2, "content": "  ", "special": true)") + flags + "}]";
+    return Tokenizer::from_json(to_json(tiny)).encode(text);
+  };
+  EXPECT_EQ(encode("", "a     a"), (Ids{0, 2, 2, 1, 0}));
+  // One that is swallowed whole by the token before it vanishes.
+  EXPECT_EQ(encode(R"(, "lstrip": true, "rstrip": true)", "a     a"), (Ids{0, 2, 0}));
+  EXPECT_EQ(encode(R"(, "lstrip": true)", "a     a"), (Ids{0, 2, 2, 1, 0}));
+}
+
+TEST(Tokenizer, TheStartOfATextMayBeRemoved) {
+  TinyTokenizer tiny;
+  tiny.normalizer = R"({"type": "Replace", "pattern": {"Regex": "\\s"}, "content": ""})";
+  tiny.pre_tokenizer = R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"})";
+  tiny.vocab = {"_", "a"};
+  const Tokenizer t = Tokenizer::from_json(to_json(tiny));
+  EXPECT_EQ(t.encode("a a"), (Ids{0, 1, 1}));
+  EXPECT_EQ(t.encode(" aa"), (Ids{1, 1}));
+  for (const bool left : {true, false}) {
+    tiny.normalizer = std::string(R"({"type": "Strip", "strip_right": true, "strip_left": )") +
+                      (left ? "true}" : "false}");
+    tiny.vocab = {"_", "a", "\n"};
+    EXPECT_EQ(Tokenizer::from_json(to_json(tiny)).encode("\na"), left ? Ids{1} : (Ids{0, 2, 1}));
+  }
+}
+
+// Characters that spell bytes fall back to bytes like all others.
+TEST(Tokenizer, ByteLevelWithFallback) {
+  TinyTokenizer tiny;
+  tiny.pre_tokenizer = testing::kByteLevel;
+  tiny.model_options = R"("byte_fallback": true,)";
+  tiny.vocab = testing::byte_fallback_vocab();
+  tiny.vocab.push_back("\u00c3");
+  const Tokenizer t = Tokenizer::from_json(to_json(tiny));
+  EXPECT_EQ(t.encode("a\u00e9"), (Ids{'a', 256, 0xC2, 0xA9}));
+}
+
+TEST(Tokenizer, TokensThatADecoderEmptiesStayTokens) {
+  TinyTokenizer tiny;
+  tiny.vocab = {"aa", "b"};
+  for (const char* step : {R"({"type": "Strip", "content": "a", "start": 2, "stop": 0})",
+                           R"({"type": "Replace", "pattern": {"String": "a"}, "content": ""})"}) {
+    tiny.decoder = std::string(R"({"type": "Sequence", "decoders": [)") + step +
+                   R"(, {"type": "WordPiece", "prefix": "##", "cleanup": false}]})";
+    const Tokenizer t = Tokenizer::from_json(to_json(tiny));
+    EXPECT_EQ(t.decode(Ids{1, 0, 1}), "b  b");
+    EXPECT_EQ(t.decode(Ids{0, 1}), " b");
+    EXPECT_EQ(t.decode(Ids{1, 0}), "b ");
+  }
+}
+
 TEST(Tokenizer, IdsOutsideTheVocabularyDecodeToNothing) {
-  const Tokenizer t = Tokenizer::from_json(to_json(byte_level_tokenizer()));
+  const Tokenizer t = Tokenizer::from_json(to_json(testing::byte_level_tokenizer()));
   EXPECT_EQ(t.decode(Ids{257, 99999, -100, 257}), "thethe");
 }
 
 TEST(Tokenizer, InvalidUtf8NamesTheOffset) {
-  const Tokenizer t = Tokenizer::from_json(to_json(byte_level_tokenizer()));
+  const Tokenizer t = Tokenizer::from_json(to_json(testing::byte_level_tokenizer()));
   try {
     t.encode("abc\xFFxyz");
     FAIL() << "accepted";
@@ -139,7 +146,7 @@ TEST(Tokenizer, InvalidUtf8NamesTheOffset) {
 }
 
 TEST(Tokenizer, RoundTripsAnyText) {
-  const Tokenizer bytes = Tokenizer::from_json(to_json(byte_level_tokenizer()));
+  const Tokenizer bytes = Tokenizer::from_json(to_json(testing::byte_level_tokenizer()));
   const Tokenizer fallback = Tokenizer::from_json(to_json(byte_fallback_tokenizer()));
   std::mt19937 random(3);
   std::vector<std::string> texts = {std::string(testing::kSampleText), std::string("\0a\0", 3)};
@@ -161,7 +168,7 @@ TEST(Tokenizer, RoundTripsAnyText) {
 
 TEST(StreamDecoder, EqualsWholeDecodeAndNeverCutsCharacters) {
   std::mt19937 random(4);
-  for (const TinyTokenizer& tiny : {byte_level_tokenizer(), byte_fallback_tokenizer()}) {
+  for (const TinyTokenizer& tiny : {testing::byte_level_tokenizer(), byte_fallback_tokenizer()}) {
     const Tokenizer t = Tokenizer::from_json(to_json(tiny));
     for (int round = 0; round < 2000; ++round) {
       Ids ids(random() % 20);
@@ -185,7 +192,7 @@ TEST(StreamDecoder, EqualsWholeDecodeAndNeverCutsCharacters) {
 }
 
 TEST(StreamDecoder, EmitsAsSoonAsACharacterIsWhole) {
-  const Tokenizer t = Tokenizer::from_json(to_json(byte_level_tokenizer()));
+  const Tokenizer t = Tokenizer::from_json(to_json(testing::byte_level_tokenizer()));
   StreamDecoder stream(t);
   EXPECT_EQ(stream.push(257), "the");
   EXPECT_EQ(stream.push(0xC3), "");
@@ -196,7 +203,7 @@ TEST(StreamDecoder, EmitsAsSoonAsACharacterIsWhole) {
 }
 
 TEST(Tokenizer, EncodesFromSeveralThreads) {
-  const Tokenizer t = Tokenizer::from_json(to_json(byte_level_tokenizer()));
+  const Tokenizer t = Tokenizer::from_json(to_json(testing::byte_level_tokenizer()));
   const Ids expected = t.encode(testing::kSampleText);
   std::vector<std::thread> threads;
   std::vector<int> wrong(4, 0);
@@ -207,66 +214,6 @@ TEST(Tokenizer, EncodesFromSeveralThreads) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, std::vector<int>(4, 0));
-}
-
-TEST(Directory, TokenizerJsonWithConfig) {
-  const TemporaryDirectory directory;
-  const std::string json = to_json(byte_level_tokenizer()) + "\n \n";
-  directory.write("tokenizer.json", json);
-  directory.write("tokenizer_config.json", R"({
-      "eos_token": {"content": "<|end|>", "lstrip": false}, "pad_token": "<|pad|>",
-      "clean_up_tokenization_spaces": true,
-      "added_tokens_decoder": {"261": {"content": "<|end|>", "special": true},
-                               "263": {"content": "<|pad|>", "special": true}}})");
-  directory.write("special_tokens_map.json", R"({"bos_token": "<|end|>", "pad_token": "<tool>"})");
-  directory.write("unrelated.bin", "x");
-  const Tokenizer t = Tokenizer::open(directory.path());
-  EXPECT_EQ(t.eos_id(), 261);
-  EXPECT_EQ(t.bos_id(), 261);
-  EXPECT_EQ(t.pad_id(), 263);
-  EXPECT_EQ(t.encode("<|pad|>", {.add_special_tokens = false}), Ids{263});
-  EXPECT_TRUE(t.wants_clean_up_spaces());
-
-  const TemporaryDirectory copy;
-  t.save(copy.path() / "saved");
-  EXPECT_EQ(copy.read("saved/tokenizer.json"), json);
-  EXPECT_EQ(t.files().size(), 3u);
-  const Tokenizer again = Tokenizer::open(copy.path() / "saved");
-  EXPECT_EQ(again.fingerprint(), t.fingerprint());
-  directory.write("special_tokens_map.json", "{}");
-  EXPECT_NE(Tokenizer::open(directory.path()).fingerprint(), t.fingerprint());
-}
-
-TEST(Directory, VocabAndMerges) {
-  const TemporaryDirectory directory;
-  directory.write("vocab.json",
-                  R"({"a": 0, "b": 1, "ab": 2, "1": 3, "11": 4, "<|endoftext|>": 5})");
-  directory.write("merges.txt", "#version: 0.2\na b\n1 1\n");
-  const Tokenizer gpt2 = Tokenizer::open(directory.path());
-  EXPECT_EQ(gpt2.encode("ab11<|endoftext|>"), (Ids{2, 4, 5}));
-  EXPECT_EQ(gpt2.eos_id(), 5);
-  EXPECT_EQ(gpt2.bos_id(), 5);
-  directory.write("added_tokens.json", R"({"<|im_start|>": 6})");
-  const Tokenizer qwen = Tokenizer::open(directory.path());  // splits digits one by one
-  EXPECT_EQ(qwen.encode("ab11<|im_start|>"), (Ids{2, 3, 3, 6}));
-  EXPECT_EQ(qwen.bos_id(), std::nullopt);
-  const Tokenizer asked = Tokenizer::open(directory.path(), {.split_pattern = "gpt2"});
-  EXPECT_EQ(asked.encode("11"), Ids{4});
-}
-
-TEST(Directory, TiktokenRanks) {
-  const TemporaryDirectory directory;
-  directory.write("tokenizer.model", "YQ== 0\nYg== 1\nYWI= 2\nIGFi 3\nIA== 4\n");
-  const Tokenizer t = Tokenizer::open(
-      directory.path(), {.split_pattern = "llama3", .special_tokens = {{"<|begin_of_text|>", 5}}});
-  EXPECT_EQ(t.encode("ab ab"), (Ids{5, 2, 3}));
-  EXPECT_EQ(t.decode(Ids{5, 2, 3}, true), "ab ab");
-  EXPECT_EQ(t.bos_id(), 5);
-}
-
-TEST(CleanUpSpaces, FollowsTransformers) {
-  EXPECT_EQ(clean_up_spaces("this . issuer , do n't , it 's ' a ' we 've !"),
-            "this. issuer, don't, it's'a'we've!");
 }
 
 }  // namespace

@@ -31,6 +31,9 @@ TEST(Regex, OtherClasses) {
   EXPECT_EQ(found("\\d+", "12\u0663a\u00b2"), "12\u0663|");
   EXPECT_EQ(found("\\h+", "abz fg 12"), "ab|f|12|");
   EXPECT_EQ(found("\\w+", "a\u00e9_1\u00b2\u2460\u203fx"), "a\u00e9_1\u00b2|\u203fx|");
+  EXPECT_EQ(found("[\\w]+", "a\u00b2b"), "a|b|");
+  EXPECT_EQ(found("[^\\s\\w]", "a\u00b2 \u00bd!"), "\u00b2|\u00bd|!|");
+  EXPECT_EQ(found("\\W", "a\u00b2 !"), " |!|");
   EXPECT_EQ(found("\\p{Han}+", "\u3005\u3007\u6f22\u3021x\u30fb"), "\u3005\u3007\u6f22\u3021|");
   EXPECT_EQ(found("\\p{^L}+", "a12b"), "12|");
   EXPECT_EQ(found("[[:alpha:]]+", "abc1\u00e9"), "abc|\u00e9|");

@@ -34,6 +34,29 @@ std::vector<std::string> byte_fallback_vocab() {
   return vocab;
 }
 
+TinyTokenizer byte_level_tokenizer() {
+  TinyTokenizer t;
+  t.pre_tokenizer = kByteLevel;
+  t.decoder = kByteLevelDecoder;
+  t.vocab = byte_vocab();
+  for (const char* merge : {"t h", "th e", "\u0120 the", "l l", "'l l"}) {
+    std::string text = merge;
+    t.merges.push_back(text);
+    text.erase(text.find(' '), 1);
+    t.vocab.push_back(text);
+  }
+  t.merges[4] = "' ll";
+  t.added_tokens =
+      R"([{"id": 261, "content": "<|end|>", "special": true, "normalized": false},
+          {"id": 262, "content": "<tool>", "special": false, "normalized": false}])";
+  t.post_processor = R"({"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}},
+                 {"Sequence": {"id": "A", "type_id": 0}},
+                 {"SpecialToken": {"id": "<|end|>", "type_id": 0}}],
+      "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [261], "tokens": ["<|end|>"]}}})";
+  return t;
+}
+
 const std::string_view kSampleText =
     "The quick brown fox doesn't jump over the lazy dog.\n"
     "  Indented, with 1234 numbers and 3.14159; symbols {}[]() -> && ||.\n"

@@ -34,6 +34,9 @@ std::vector<std::string> byte_vocab();
 // "<0x00>" to "<0xFF>".
 std::vector<std::string> byte_fallback_vocab();
 
+// Bytes, a few merges, and an end-of-text token around every text.
+TinyTokenizer byte_level_tokenizer();
+
 // A small English text with some of everything.
 extern const std::string_view kSampleText;
 
