@@ -2,7 +2,7 @@
 adversarial strings.
 
     python tokenizer_differential.py --probe BUILD/tests/tokenizer/tokenizer_probe \
-        [--shared SHARED_DATA] [--strings 20000] [--seed 1] [--only TEXT]
+        [--shared SHARED_DATA] [--strings 20000] [--seed 1] [--only REGEX]
 
 Needs the Python packages `tokenizers`, `tiktoken`, `sentencepiece` (up to 0.2.1: later versions round the sums of
 unigram models differently, which decides ties) and `protobuf`, and Python 3.11. Prints, for every tokenizer,
@@ -14,6 +14,7 @@ import argparse
 import json
 import pathlib
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -243,7 +244,8 @@ def main():
     parser.add_argument("--shared", type=pathlib.Path)
     parser.add_argument("--strings", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="compare only tokenizers with this in their name")
+    parser.add_argument("--only", default="", help="regular expression: compare only tokenizers "
+                        "with a match in their name")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     corpus = "The quick brown fox doesn't jump over 12 lazy dogs; it's 3.14 o'clock.\n" * 50
@@ -270,7 +272,7 @@ def main():
             everything += [(compare_tiktoken, [("Llama 3 ranks", ranks)])]
         for compare, source in everything:
             for label, path in source:
-                if options.only not in label:
+                if not re.search(options.only, label):
                     continue
                 report = compare(label, path, options.probe, texts, rng, left_out)
                 differences += report.differences
