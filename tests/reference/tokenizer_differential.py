@@ -126,6 +126,8 @@ def compare_sentencepiece(name, path, probe, texts, rng, left_out=frozenset()):
     expected = batched(reference.encode, texts)
     flags = ("--no-special", "--no-parse")
     for text, want, got in zip(texts, expected, engine_encode(probe, path, texts, *flags)):
+        if not want and "characters missing" in name:
+            continue  # 0.2.1 gives up on the ids of such a model
         report.encoded += 1
         report.check(f"encode {text!r}", want, got)
     # Unknown and control pieces are printed differently: U+2047 and nothing in sentencepiece.

@@ -56,7 +56,8 @@ def differing_characters():
             differing.add(c)
         elif category[0] == "M" and accents.normalize_str(f"a{c}b") != "ab":
             differing.add(c)
-        elif category == "Mn" and len(nonspacing.normalize_str(f"a{c}b")) != 2:
+        elif (category == "Mn") != (c not in nonspacing.normalize_str(f"a{c}b")) and (
+                unicodedata.normalize("NFD", c) == c):
             differing.add(c)
         elif category[0] in "LMN" and lower.normalize_str(c) != c.lower():
             differing.add(c)

@@ -53,16 +53,14 @@ void expect_rows(const Rows& given) {
   ASSERT_EQ(decoded.size(), rows.size());
   for (size_t i = 0; i < rows.size(); ++i) {
     EXPECT_EQ(decoded[i]["ids"], rows[i]["ids"]);
-    std::string text = decoded[i]["text"];
+    std::string expected = rows[i].value("decoded", rows[i]["text"].get<std::string>());
     // sentencepiece prints U+2047 for an unknown token.
-    for (size_t at;
-         rows[i].contains("decoded") && (at = text.find("<unk>")) != std::string::npos;) {
-      text.replace(at, 5, " \u2047 ");
+    const std::string kUnknown = " \u2047 ";
+    for (size_t at; (at = expected.find(kUnknown)) != std::string::npos;) {
+      expected.replace(at, kUnknown.size(), "<unk>");
     }
     // The texts that NFC changes come back changed.
-    if (!rows[i].contains("ids_no_nfc")) {
-      EXPECT_EQ(text, rows[i].value("decoded", rows[i]["text"].get<std::string>()));
-    }
+    if (!rows[i].contains("ids_no_nfc")) EXPECT_EQ(decoded[i]["text"], expected);
   }
 }
 
@@ -122,11 +120,13 @@ TEST(Tokenize, LlamaCppVectors) {
   const std::pair<const char*, const char*> kVectors[] = {
       {"gpt2", "gpt-2"},    {"llama3", "llama-bpe"},         {"llama2", "llama-spm"},
       {"qwen2.5", "qwen2"}, {"qwen2.5", "deepseek-r1-qwen"}, {"roberta", "roberta-bpe"}};
+  int compared = 0;
   for (const auto& [name, vectors] : kVectors) {
-    ENGINE_REQUIRE_SHARED_DATA(tokenizer, std::string("tokenizers/") + name);
+    const fs::path tokenizer = shared_data(std::string("tokenizers/") + name);
     const std::string base = std::string("tokenizers/llama.cpp/ggml-vocab-") + vectors + ".gguf";
-    ENGINE_REQUIRE_SHARED_DATA(input, base + ".inp");
-    ENGINE_REQUIRE_SHARED_DATA(output, base + ".out");
+    const fs::path input = shared_data(base + ".inp"), output = shared_data(base + ".out");
+    if (tokenizer.empty() || input.empty() || output.empty()) continue;
+    ++compared;
     constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";
     const std::string texts = read(input);
     std::vector<Json> rows;
@@ -151,6 +151,7 @@ TEST(Tokenize, LlamaCppVectors) {
       EXPECT_EQ(decoded[i]["text"], rows[i]["text"]) << name;
     }
   }
+  if (compared == 0) GTEST_SKIP() << "no shared data: tokenizers/llama.cpp";
 }
 
 }  // namespace
