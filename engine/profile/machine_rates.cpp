@@ -1,5 +1,6 @@
 #include "engine/profile/machine_rates.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -74,6 +75,8 @@ double measure_matmul_flops(DType dtype, int64_t size, const kernels::Stream& st
          timing.minimum;
 }
 
+namespace {
+
 double measure_device_copy(const kernels::Stream& stream, size_t bytes) {
   const kernels::Operations& ops = kernels::operations(stream);
   const auto from = device_block(stream, bytes), to = device_block(stream, bytes);
@@ -85,6 +88,8 @@ double measure_device_copy(const kernels::Stream& stream, size_t bytes) {
       {.min_runs = 5, .max_runs = 200, .min_seconds = 0.5});
   return 2.0 * static_cast<double>(bytes) / timing.minimum;
 }
+
+}  // namespace
 
 double datasheet_flops(const std::string& gpu_name, DType dtype) {
   struct Rates {
@@ -103,7 +108,9 @@ double datasheet_flops(const std::string& gpu_name, DType dtype) {
   return 0;
 }
 
-MemoryRates measure_memory(size_t bytes) {
+MemoryRates measure_memory(const kernels::Stream& stream, size_t bytes) {
+  if (stream.device == kernels::DeviceType::cuda)
+    return {.copy = measure_device_copy(stream, bytes)};
   constexpr int64_t kPiece = 1 << 18;  // floats: 1 MiB
   const int64_t count = static_cast<int64_t>(bytes / sizeof(float)) / 2;
   const auto storage = zeroed_block(static_cast<size_t>(2 * count) * sizeof(float));
@@ -126,6 +133,19 @@ MemoryRates measure_memory(size_t bytes) {
       repeat);
   const double floats = 2.0 * static_cast<double>(count) * sizeof(float);
   return {.copy = floats / copy.minimum, .update = 2.0 * floats / update.minimum};
+}
+
+MachineRates measure_rates(const kernels::Stream& stream, DType dtype, bool tf32) {
+  const int64_t size = stream.device == kernels::DeviceType::cuda ? 8192 : 4096;
+  const MemoryRates memory = measure_memory(stream);
+  return {.flops = measure_matmul_flops(dtype, size, stream, tf32),
+          .matmul_size = size,
+          .memory = memory};
+}
+
+double load_average() {
+  double load = 0;
+  return getloadavg(&load, 1) == 1 ? load : -1;
 }
 
 }  // namespace engine

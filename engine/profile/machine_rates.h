@@ -22,10 +22,21 @@ double datasheet_flops(const std::string& gpu_name, kernels::DType dtype);
 struct MemoryRates {
   double copy = 0;    // a[i] = b[i]; the lines of a are read first unless stores bypass the cache
   double update = 0;  // a[i] = c · a[i] in place, as an optimizer does: as much read as written
-};
-MemoryRates measure_memory(size_t bytes = size_t{1} << 30);
 
-// The same of any device's memory, by its own copy: bytes read and written per second.
-double measure_device_copy(const kernels::Stream& stream, size_t bytes = size_t{1} << 30);
+  double best() const { return copy > update ? copy : update; }
+};
+// Of this machine's memory; of a GPU's the copy alone, its own.
+MemoryRates measure_memory(const kernels::Stream& stream = {}, size_t bytes = size_t{1} << 30);
+
+// Both, as a yardstick for operations of a dtype.
+struct MachineRates {
+  double flops = 0;         // of a matmul of
+  int64_t matmul_size = 0;  // so many rows, columns and depth
+  MemoryRates memory;
+};
+MachineRates measure_rates(const kernels::Stream& stream, kernels::DType dtype, bool tf32);
+
+// 1-minute load average: what else ran on this machine. -1 where that is not known.
+double load_average();
 
 }  // namespace engine

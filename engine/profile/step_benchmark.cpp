@@ -8,6 +8,7 @@
 
 #include "engine/core/device.h"
 #include "engine/optim/adamw.h"
+#include "engine/step/step_graphs.h"
 #include "engine/train/report/flops.h"
 
 namespace engine {
@@ -27,6 +28,49 @@ double cpu_seconds() {
   timespec now{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+constexpr float kMaxNorm = 1.0f;
+
+// What a step works on.
+struct Bench {
+  const StepBenchmarkOptions& options;
+  Runtime& runtime;
+  Model& model;
+  AdamW& optimizer;
+  double lr;
+
+  Batch batch(int step) const {
+    return random_batch(options.batch, options.length, model.info().vocab_size,
+                        options.seed + static_cast<uint64_t>(step));
+  }
+  ForwardOptions forward(const Batch& batch) const {
+    return {.graph = {.recompute = options.recompute, .precision = options.precision},
+            .grad_scale = static_cast<float>(1.0 / static_cast<double>(batch.num_targets))};
+  }
+};
+
+GraphComparison compare_graphs(const Bench& bench) {
+  GraphComparison out;
+  StepGraphs calls(bench.runtime, bench.model, false), recordings(bench.runtime, bench.model, true);
+  const auto seconds_of = [&](StepGraphs& graphs, int step) {
+    const Batch batch = bench.batch(step);
+    bench.runtime.synchronize();
+    auto mark = Clock::now();
+    bench.optimizer.watch(graphs.run(batch, bench.forward(batch)).losses);
+    bench.optimizer.update(kMaxNorm, bench.lr);
+    bench.runtime.synchronize();
+    return lap(mark);
+  };
+  // Until it is replayed: as often as a shape runs before it is recorded, and the recording itself.
+  for (int i = 0; i <= StepGraphs::Limits().eager_runs; ++i) seconds_of(recordings, i);
+  const int64_t before = recordings.counts().replayed;
+  for (int i = 0; i < bench.options.steps; ++i) {
+    out.called.push_back(seconds_of(calls, i));
+    out.replayed.push_back(seconds_of(recordings, i));
+  }
+  out.replays = recordings.counts().replayed - before;
+  return out;
 }
 
 }  // namespace
@@ -69,6 +113,7 @@ StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
   StepBenchmark out;
   out.tokens = options.batch * options.length;
   out.resident_before = peak_resident_memory();
+  const bool compare = options.compare_graphs && kernels::operations(options.device).can_record;
   const OptimizerConfig optimizer_config{.lr = 1e-4, .weight_decay = 0.01};
   const TrainingShape shape{
       .precision = options.precision,
@@ -76,6 +121,7 @@ StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
       .train = {.tokens = out.tokens, .sequences = options.batch, .longest = options.length},
       .max_positions = options.length,
       .optimizer = optimizer_config,
+      .step_graphs = compare,
       .device = options.device.device};
   out.plan = plan_training(options.make_model, shape);
   Runtime runtime(options.device);
@@ -100,32 +146,29 @@ StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
   out.flops = tokens * flops_per_token(flops, options.length, FlopsConvention::exact);
   out.flops_palm = tokens * flops_per_token(flops, options.length, FlopsConvention::palm);
 
+  const Bench bench{options, runtime, *model, optimizer, optimizer_config.lr};
   for (int i = 0; i < options.warmup + options.steps; ++i) {
     StepTimes times;
     auto mark = Clock::now();
     const auto start = mark;
     const double cpu = cpu_seconds();
-    const Batch batch = random_batch(options.batch, options.length, info.vocab_size,
-                                     options.seed + static_cast<uint64_t>(i));
+    const Batch batch = bench.batch(i);
     times.data = lap(mark);
     BatchTimes parts;
-    const auto targets = static_cast<double>(batch.num_targets);
+    ForwardOptions forward = bench.forward(batch);
+    forward.times = &parts;
     double loss = 0;
     {
-      const BatchLoss result =
-          run_batch(runtime, *model, batch,
-                    {.graph = {.recompute = options.recompute, .precision = options.precision},
-                     .grad_scale = static_cast<float>(1.0 / targets),
-                     .times = &parts});
-      loss = sum_losses(runtime.download(result.losses)) / targets;
+      const BatchLoss result = run_batch(runtime, *model, batch, forward);
+      loss = sum_losses(runtime.download(result.losses)) / static_cast<double>(batch.num_targets);
     }
     times.forward = parts.forward;
     times.head = parts.head;
     times.backward = parts.backward;
     lap(mark);
-    optimizer.measure(1.0f);
+    optimizer.measure(kMaxNorm);
     times.norm = lap(mark);
-    optimizer.step(static_cast<float>(optimizer_config.lr));
+    optimizer.step(optimizer_config.lr);
     runtime.ops().synchronize(runtime.stream());
     times.adamw = lap(mark);
     times.total = std::chrono::duration<double>(mark - start).count();
@@ -134,6 +177,7 @@ StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
     out.last_loss = loss;
     if (i >= options.warmup) out.steps.push_back(times);
   }
+  if (compare) out.graphs = compare_graphs(bench);
   out.arena_peak = runtime.memory().arena_peak();
   out.unplanned_peak = runtime.memory().unplanned_peak();
   out.resident_peak = peak_resident_memory();

@@ -2,6 +2,7 @@
 // The code that runs is the trainer's (run_batch, AdamW); only the data is made up.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "engine/profile/timing.h"
@@ -17,6 +18,7 @@ struct StepBenchmarkOptions {
   int64_t batch = 4, length = 512;  // sequences, tokens of each
   int warmup = 1, steps = 5;
   uint64_t seed = 0;
+  bool compare_graphs = false;  // StepBenchmark::graphs
 };
 
 // Seconds of one step and of its parts.
@@ -26,6 +28,13 @@ struct StepTimes {
   double forward = 0, head = 0, backward = 0;
   double norm = 0, adamw = 0;
   double cpu = 0;  // processor time of all threads, which a busy machine lengthens much less
+};
+
+// Steps as the trainer queues them, with no wait between their parts, run in turns: their
+// operations called one by one, and their micro-batch replayed from a recording (step_graphs.h).
+struct GraphComparison {
+  std::vector<double> called, replayed;  // seconds until the device is through with AdamW
+  int64_t replays = 0;                   // that really were
 };
 
 struct StepBenchmark {
@@ -38,7 +47,8 @@ struct StepBenchmark {
   size_t arena_peak = 0, unplanned_peak = 0;
   size_t resident_before = 0;  // peak resident set before the model was made
   size_t resident_peak = 0;
-  double first_loss = 0, last_loss = 0;  // per token; ln(vocab_size) at first
+  double first_loss = 0, last_loss = 0;   // per token; ln(vocab_size) at first
+  std::optional<GraphComparison> graphs;  // where asked for, and the device records
 
   Timing total() const;
   // The step whose total is the median (the earlier one of two).

@@ -111,6 +111,27 @@ INSTANTIATE_TEST_SUITE_P(Families, Step,
                          testing::Combine(testing::Values("gpt2-124m", "llama-60m"),
                                           testing::Bool()));
 
+TEST(GraphComparison, ReplaysWhereTheDeviceRecords) {
+  for (const auto device : {kernels::DeviceType::simt, kernels::DeviceType::cpu}) {
+    const StepBenchmark bench = benchmark_step({.make_model = small_model("llama-60m"),
+                                                .device = {.device = device},
+                                                .precision = PrecisionPolicy::bf16(),
+                                                .batch = 2,
+                                                .length = 8,
+                                                .warmup = 0,
+                                                .steps = 2,
+                                                .compare_graphs = true});
+    EXPECT_EQ(bench.steps.size(), 2u);
+    EXPECT_EQ(bench.arena_peak, bench.plan.arena);
+    EXPECT_EQ(bench.unplanned_peak, 0u);
+    ASSERT_EQ(bench.graphs.has_value(), device == kernels::DeviceType::simt);
+    if (!bench.graphs) continue;
+    EXPECT_EQ(bench.graphs->called.size(), 2u);
+    EXPECT_EQ(bench.graphs->replayed.size(), 2u);
+    EXPECT_EQ(bench.graphs->replays, 2);
+  }
+}
+
 class Kernels : public testing::TestWithParam<std::tuple<const char*, bool>> {};
 
 TEST_P(Kernels, EveryOperationRunsAndHasAFloor) {
