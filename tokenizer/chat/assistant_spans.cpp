@@ -37,6 +37,14 @@ Error prefix_error(size_t message, const std::string& what) {
 // The spans of generation blocks that belong to the selected messages.
 void select_spans(const Conversation& conversation, const std::vector<size_t>& selected,
                   RenderedChat& rendered) {
+  if (rendered.misplaced_blocks) {
+    throw Error(ExitCode::data, "CHAT-PREFIX",
+                "what the assistant says cannot be told: a {% generation %} block is out of place")
+        .why(
+            "it stands in a macro, a {% set %} or {% filter %} block or a recursive loop that "
+            "prints something before it: transformers marks other text then")
+        .fix("a template that prints its {% generation %} blocks directly");
+  }
   std::vector<size_t> assistants;
   for (size_t i = 0; i < conversation.messages.size(); ++i) {
     if (conversation.messages[i].role == kAssistant) assistants.push_back(i);

@@ -15,11 +15,14 @@ struct AssistantSpanOptions {
 // Renders the conversation and finds the spans of its assistant messages, without those that say
 // train: false.
 //
-// Where the template has {% generation %} blocks, they are the spans. Elsewhere the span of message
-// i is what the rendering of the first i + 1 messages has behind the rendering of the first i with
-// a generation prompt: all that the model has to write, up to and including the token that ends its
-// turn. That holds only if the renderings are prefixes of each other (but for an end-of-text token
-// behind the last message); a template that rewrites earlier turns has no such spans.
+// Where the template has {% generation %} blocks, they are the spans, as in transformers: of nested
+// blocks the outer one. transformers marks other text than a block's own where a macro, a {% set %}
+// block or a recursive loop prints something before it; that is refused here. Elsewhere the span of
+// message i is what the rendering of the first i + 1 messages has behind the rendering of the first
+// i with a generation prompt: all that the model has to write, up to and including the token that
+// ends its turn. That holds only if the renderings are prefixes of each other (but for an
+// end-of-text token behind the last message); a template that rewrites earlier turns has no such
+// spans.
 //
 // Throws CHAT-PREFIX (exit code data), naming the message, when the spans cannot be told, and what
 // ChatTemplate::render throws.

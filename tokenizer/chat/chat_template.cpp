@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -182,6 +183,27 @@ void cut_at_tag(const std::string& final_content, std::string& text) {
   if (!spaced) text.resize(jinja::strip_right(text).size());  // the template trimmed it
 }
 
+// The spans of blocks, where transformers finds the same ones.
+void place_blocks(const std::vector<jinja::GenerationBlock>& blocks, RenderedChat& chat) {
+  size_t inner_end = 0;  // of the blocks within the next one
+  size_t last_end = 0;
+  for (const jinja::GenerationBlock& block : blocks) {
+    const jinja::Span& span = block.span;
+    if (block.nested) {  // adds nothing to the one around it, unless it reaches further
+      inner_end = std::max(inner_end, span.end);
+      continue;
+    }
+    if (!block.in_place || span.begin < last_end || inner_end > span.end) {
+      chat.assistant.clear();
+      chat.misplaced_blocks = true;
+      return;
+    }
+    chat.assistant.push_back(span);
+    last_end = span.end;
+    inner_end = 0;
+  }
+}
+
 }  // namespace
 
 std::string ChatTemplateOptions::identity() const {
@@ -280,7 +302,8 @@ RenderedChat ChatTemplate::render(const Conversation& conversation,
     variables.set("documents", conversation.documents);
     variables.set("add_generation_prompt", Value::boolean(options.add_generation_prompt));
     jinja::Rendering rendering = jinja::render(parsed, variables, render_options_);
-    result = {std::move(rendering.text), std::move(rendering.generations)};
+    result.text = std::move(rendering.text);
+    place_blocks(rendering.generations, result);
   } catch (const jinja::TemplateError& error) {
     throw render_error(error);
   }

@@ -36,8 +36,11 @@ struct ChatTemplateOptions {
 
 struct RenderedChat {
   std::string text;
-  // Bytes of `text` that the assistant says, in order, not overlapping.
+  // Bytes of `text` that the assistant says, in order, not overlapping; some may be empty.
   std::vector<jinja::Span> assistant;
+  // Some {% generation %} block is not where transformers takes it to be: then `assistant` is
+  // empty.
+  bool misplaced_blocks = false;
 };
 
 struct ChatRenderOptions {
@@ -61,8 +64,9 @@ class ChatTemplate {
   // Is there a template among the tokenizer's files?
   static bool available(const Tokenizer& tokenizer);
 
-  // `assistant` is what {% generation %} blocks made. Throws CHAT-RENDER (exit code data): the
-  // template raises an error, whose Python name and text the label "raised" has.
+  // `assistant` is what {% generation %} blocks made, the outer ones of nested blocks. Throws
+  // CHAT-RENDER (exit code data): the template raises an error, whose Python name and text the
+  // label "raised" has.
   RenderedChat render(const Conversation& conversation, const ChatRenderOptions& options) const;
 
   // The template that is used for the conversation marks what the assistant says.

@@ -30,8 +30,8 @@ int main() {
       const jinja::Rendering result = jinja::render(parsed, variables.dict(), options);
       out["rendered"] = result.text;
       out["spans"] = nlohmann::json::array();
-      for (const jinja::Span& span : result.generations) {
-        out["spans"].push_back({span.begin, span.end});
+      for (const jinja::GenerationBlock& block : result.generations) {
+        out["spans"].push_back({block.span.begin, block.span.end});
       }
     } catch (const jinja::TemplateError& error) {
       out["error"] = error.what();

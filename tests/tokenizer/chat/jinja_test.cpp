@@ -57,9 +57,9 @@ TEST(Jinja, EqualsJinja) {
       }
       EXPECT_EQ(result.text, row["rendered"].get<std::string>());
       Json found = Json::array();
-      for (const Span& span : result.generations) {
-        found.push_back({count_characters(result.text.substr(0, span.begin)),
-                         count_characters(result.text.substr(0, span.end))});
+      for (const GenerationBlock& block : result.generations) {
+        found.push_back({count_characters(result.text.substr(0, block.span.begin)),
+                         count_characters(result.text.substr(0, block.span.end))});
       }
       EXPECT_EQ(found, row.value("spans", Json::array()));
       spans += !found.empty();
@@ -112,8 +112,13 @@ TEST(Jinja, GenerationBlocksInMacros) {
       "{% macro m(x) %}{% generation %}{{ x }}{% endgeneration %}!{% endmacro %}";
   const Rendering here = render(parse("a" + macro + "{{ m('bc') }}"), DictObject(), {});
   EXPECT_EQ(here.text, "abc!");
-  EXPECT_EQ(here.generations, (std::vector<Span>{{1, 3}}));
-  EXPECT_THROW(render(parse(macro + "a{{ 'x' ~ m('bc') }}"), DictObject(), {}), TemplateError);
+  ASSERT_EQ(here.generations.size(), 1u);
+  EXPECT_EQ(here.generations[0].span, (Span{1, 3}));
+  EXPECT_TRUE(here.generations[0].in_place);
+  const Rendering behind = render(parse(macro + "a{{ 'x' ~ m('bc') }}"), DictObject(), {});
+  EXPECT_EQ(behind.text, "axbc!");
+  EXPECT_EQ(behind.generations[0].span, (Span{1, 3}));  // as transformers
+  EXPECT_FALSE(behind.generations[0].in_place);
 }
 
 // --- Templates that mean harm end, and soon. ---

@@ -91,10 +91,13 @@ enum class StatementKind : uint8_t {
   call_block,    // expression is the call; signature, body
   filter_block,  // expression is the filter
   with,          // targets = values, body
-  generation,    // body
+  generation,    // signature without parameters, body
   break_loop,
   continue_loop,
 };
+
+// Names that start undefined in a block (unset_names.h), and their value.
+using UnsetNames = std::vector<std::pair<int32_t, Value>>;
 
 struct Statement {
   StatementKind kind;
@@ -107,6 +110,7 @@ struct Statement {
   std::vector<std::pair<ExpressionPtr, ExpressionPtr>> assignments;
   Signature signature;
   Body body, otherwise;
+  UnsetNames unset, unset_otherwise;  // of body and otherwise, where they are blocks
 };
 
 }  // namespace engine::jinja

@@ -32,10 +32,9 @@ Value Interpreter::make_macro(const Statement& statement, const ScopePtr& scope,
 std::string Interpreter::call_macro(const Statement& statement, const ScopePtr& definition,
                                     CallArguments& arguments) {
   const Signature& signature = statement.signature;
-  const bool block = statement.kind == StatementKind::call_block;
+  const bool block = statement.kind != StatementKind::macro;
   const std::string name = block ? "None" : quoted(statement.text);
-  auto scope = std::make_shared<Scope>();
-  scope->parent = definition;
+  const ScopePtr scope = inner(definition, statement.unset);
   const auto take_keyword = [&arguments](std::string_view key) -> std::optional<Value> {
     for (auto at = arguments.keywords.begin(); at != arguments.keywords.end(); ++at) {
       if (at->first != key) continue;
@@ -78,15 +77,19 @@ std::string Interpreter::call_macro(const Statement& statement, const ScopePtr& 
   } else if (arguments.positional.size() > count) {
     type_error("macro " + name + " takes not more than " + std::to_string(count) + " argument(s)");
   }
+  // A default sees all parameters that were given, and those before it.
   for (size_t i = 0; i < count; ++i) {
     const Parameter& parameter = signature.parameters[i];
-    if (!values[i]) {
-      values[i] =
-          parameter.fallback
-              ? evaluate(*parameter.fallback, scope)
-              : Value::undefined("parameter " + quoted(parameter.name) + " was not provided");
-    }
-    scope->set(parameter.symbol, *values[i]);
+    scope->set(parameter.symbol,
+               values[i] ? *values[i] : Value::undefined(quoted(parameter.name) + " is undefined"));
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (values[i]) continue;
+    const Parameter& parameter = signature.parameters[i];
+    scope->set(parameter.symbol,
+               parameter.fallback
+                   ? evaluate(*parameter.fallback, scope)
+                   : Value::undefined("parameter " + quoted(parameter.name) + " was not provided"));
   }
   const int line = line_;
   std::string text = captured(statement.body, scope);

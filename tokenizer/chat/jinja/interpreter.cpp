@@ -3,6 +3,7 @@
 #include "tokenizer/chat/jinja/builtins.h"
 #include "tokenizer/chat/jinja/loop.h"
 #include "tokenizer/chat/jinja/print.h"
+#include "tokenizer/chat/jinja/text.h"
 
 namespace engine::jinja {
 namespace {
@@ -29,12 +30,6 @@ struct LoopEnd {
   }
 };
 
-std::shared_ptr<Scope> inner(const std::shared_ptr<Scope>& parent) {
-  auto scope = std::make_shared<Scope>();
-  scope->parent = parent;
-  return scope;
-}
-
 }  // namespace
 
 // While it lives, what is written goes into a text of its own.
@@ -53,25 +48,6 @@ class Interpreter::Capture {
   std::string* outer_;
 };
 
-const Value* Scope::find(int32_t symbol) const {
-  for (const Scope* scope = this; scope; scope = scope->parent.get()) {
-    for (const auto& [name, value] : scope->variables) {
-      if (name == symbol) return &value;
-    }
-  }
-  return nullptr;
-}
-
-void Scope::set(int32_t symbol, Value value) {
-  for (auto& [name, present] : variables) {
-    if (name == symbol) {
-      present = std::move(value);
-      return;
-    }
-  }
-  variables.emplace_back(symbol, std::move(value));
-}
-
 Interpreter::Interpreter(const Template& parsed, const DictObject& variables,
                          const RenderOptions& options)
     : template_(parsed), variables_(variables), options_(options), budget_(options.limits) {}
@@ -79,12 +55,12 @@ Interpreter::Interpreter(const Template& parsed, const DictObject& variables,
 Interpreter::~Interpreter() {
   // One by one, while all others are still held: freeing a long chain would recurse.
   for (const auto& space : spaces_) space->attributes.clear();
-  for (const ScopePtr& scope : captured_scopes_) scope->variables.clear();
+  for (const ScopePtr& scope : captured_scopes_) scope->clear();
 }
 
 Rendering Interpreter::run() {
   try {
-    const auto root = std::make_shared<Scope>();
+    const ScopePtr root = inner(nullptr, template_.unset);
     captured_scopes_.push_back(root);
     execute(template_.body, root);
   } catch (TemplateError& error) {
@@ -92,13 +68,12 @@ Rendering Interpreter::run() {
     throw;
   }
   Rendering result;
-  for (const auto& [span, text] : generations_) {
-    // A block in a macro or a {% set %}: its text may have ended up elsewhere, or nowhere.
-    if (span.end > text_.size() || text_.compare(span.begin, text.size(), text) != 0) {
-      throw TemplateError("UnsupportedError",
-                          "a {% generation %} block whose text is not printed where it stands");
-    }
-    if (span.begin < span.end) result.generations.push_back(span);
+  for (const Generation& block : generations_) {
+    const std::string_view printed = std::string_view(text_).substr(block.begin);
+    const bool in_place = printed.starts_with(block.text);
+    const size_t size =
+        in_place ? block.text.size() : character_offset(printed, count_characters(block.text));
+    result.generations.push_back({{block.begin, block.begin + size}, block.nested, in_place});
   }
   result.text = std::move(text_);
   return result;
@@ -108,6 +83,10 @@ void Interpreter::write(std::string_view text) {
   budget_.take(text.size());
   budget_.output(out_->size() + text.size());
   out_->append(text);
+}
+
+Interpreter::ScopePtr Interpreter::inner(const ScopePtr& scope, const UnsetNames& unset) {
+  return std::make_shared<Scope>(scope, unset, budget_);
 }
 
 Interpreter::Flow Interpreter::execute(const Body& body, const ScopePtr& scope) {
@@ -136,9 +115,15 @@ Interpreter::Flow Interpreter::execute(const Statement& statement, const ScopePt
     }
     case StatementKind::condition:
       return run_condition(statement, scope);
-    case StatementKind::loop:
-      run_loop(statement, scope, evaluate(*statement.expression, scope), 0);
+    case StatementKind::loop: {
+      const Value iterable = evaluate(*statement.expression, scope);
+      if (statement.recursive) {
+        write(run_recursive_loop(statement, scope, iterable, 0));
+      } else {
+        run_loop(statement, scope, iterable, 0);
+      }
       break;
+    }
     case StatementKind::set:
       check_members(*statement.target, scope);
       assign(*statement.target, scope, evaluate(*statement.expression, scope));
@@ -178,7 +163,7 @@ Interpreter::Flow Interpreter::run_condition(const Statement& statement, const S
 
 bool Interpreter::accepts(const Statement& loop, const ScopePtr& scope, const Value& element) {
   budget_.step();
-  const ScopePtr filter_scope = inner(scope);
+  const ScopePtr filter_scope = inner(scope, {});
   assign(*loop.target, filter_scope, element);
   return truth(evaluate(*loop.filter, filter_scope));
 }
@@ -209,21 +194,27 @@ void Interpreter::run_loop(const Statement& statement, const ScopePtr& scope, co
   bool completed = false;  // a pass, to its end: that is what Jinja asks before `else`
   while (loop->advance()) {
     budget_.step();
-    const ScopePtr pass = inner(scope);
+    const ScopePtr pass = inner(scope, statement.unset);
     pass->set(kLoop, loop_value);
     assign(*statement.target, pass, *loop->current);
     const Flow flow = execute(statement.body, pass);
     if (flow == Flow::break_loop) break;
     completed |= flow == Flow::next;
   }
-  if (!completed) execute(statement.otherwise, inner(scope));
+  if (!completed) execute(statement.otherwise, inner(scope, statement.unset_otherwise));
+}
+
+// A function in Jinja, that returns its text.
+std::string Interpreter::run_recursive_loop(const Statement& statement, const ScopePtr& scope,
+                                            const Value& iterable, int64_t depth) {
+  Capture capture(*this);
+  run_loop(statement, scope, iterable, depth);
+  return std::move(capture.text);
 }
 
 std::string Interpreter::recurse(const LoopObject& loop, const Value& iterable) {
   const DepthGuard guard(budget_);
-  Capture capture(*this);
-  run_loop(*loop.statement, loop.scope, iterable, loop.depth0 + 1);
-  return std::move(capture.text);
+  return run_recursive_loop(*loop.statement, loop.scope, iterable, loop.depth0 + 1);
 }
 
 std::string Interpreter::captured(const Body& body, const ScopePtr& scope) {
@@ -233,18 +224,20 @@ std::string Interpreter::captured(const Body& body, const ScopePtr& scope) {
 }
 
 void Interpreter::run_set_block(const Statement& statement, const ScopePtr& scope) {
-  Value value = Value::string(captured(statement.body, inner(scope)));
-  if (statement.expression) value = evaluate_filter(*statement.expression, scope, &value);
+  const ScopePtr inside = inner(scope, statement.unset);
+  Value value = Value::string(captured(statement.body, inside));
+  if (statement.expression) value = evaluate_filter(*statement.expression, inside, &value);
   assign(*statement.target, scope, value);
 }
 
 void Interpreter::run_filter_block(const Statement& statement, const ScopePtr& scope) {
-  const Value value = Value::string(captured(statement.body, inner(scope)));
-  write(to_text(evaluate_filter(*statement.expression, scope, &value), budget_));
+  const ScopePtr inside = inner(scope, statement.unset);
+  const Value value = Value::string(captured(statement.body, inside));
+  write(to_text(evaluate_filter(*statement.expression, inside, &value), budget_));
 }
 
 void Interpreter::run_with(const Statement& statement, const ScopePtr& scope) {
-  const ScopePtr inside = inner(scope);
+  const ScopePtr inside = inner(scope, statement.unset);
   for (const auto& [target, value] : statement.assignments) {
     assign(*target, inside, evaluate(*value, scope));
   }
@@ -252,13 +245,14 @@ void Interpreter::run_with(const Statement& statement, const ScopePtr& scope) {
 }
 
 void Interpreter::run_generation(const Statement& statement, const ScopePtr& scope) {
-  // Where Jinja is while the block runs: it knows what has been printed, nothing of macros.
-  const size_t begin = text_.size();
-  const size_t place = generations_.size();
-  generations_.emplace_back();
-  const std::string text = captured(statement.body, inner(scope));
-  generations_[place] = {{begin, begin + text.size()}, text};
+  ++generation_depth_;
+  CallArguments none;
+  std::string text = call_macro(statement, scope, none);
+  --generation_depth_;
   write(text);
+  budget_.take(text.size());
+  const size_t begin = text_.size() - (out_ == &text_ ? text.size() : 0);
+  generations_.push_back({begin, std::move(text), generation_depth_ > 0});
 }
 
 SpaceObject& Interpreter::namespace_of(const Expression& member, const ScopePtr& scope) {

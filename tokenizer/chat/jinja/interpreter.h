@@ -10,6 +10,7 @@
 
 #include "tokenizer/chat/jinja/ast.h"
 #include "tokenizer/chat/jinja/parser.h"
+#include "tokenizer/chat/jinja/scope.h"
 #include "tokenizer/chat/jinja/value.h"
 
 namespace engine::jinja {
@@ -26,21 +27,23 @@ struct RenderOptions {
   std::optional<std::tm> now;
 };
 
+// Where transformers takes the text of a {% generation %} block to be: behind all that was printed
+// before, for as many characters as the text has. What stands around the block in a macro, a
+// {% set %} or {% filter %} block, a recursive loop or another generation block is not printed yet
+// when it ends.
+struct GenerationBlock {
+  Span span;
+  bool nested = false;    // it ran within another one
+  bool in_place = false;  // its text is there
+};
+
 struct Rendering {
   std::string text;
-  std::vector<Span> generations;  // what {% generation %} blocks made, in order
+  std::vector<GenerationBlock> generations;  // in the order of their ends
 };
 
 // `variables` are strings to values: messages, tools, bos_token, ... Throws TemplateError.
 Rendering render(const Template& parsed, const DictObject& variables, const RenderOptions& options);
-
-// The variables of a block. Every pass through a loop and every call has one of its own.
-struct Scope {
-  const Value* find(int32_t symbol) const;
-  void set(int32_t symbol, Value value);
-  std::shared_ptr<Scope> parent;
-  std::vector<std::pair<int32_t, Value>> variables;
-};
 
 // What builtins need of the running template.
 class Interpreter {
@@ -70,11 +73,14 @@ class Interpreter {
   using ScopePtr = std::shared_ptr<Scope>;
   class Capture;
 
+  ScopePtr inner(const ScopePtr& scope, const UnsetNames& unset);
   Flow execute(const Body& body, const ScopePtr& scope);
   Flow execute(const Statement& statement, const ScopePtr& scope);
   Flow run_condition(const Statement& statement, const ScopePtr& scope);
   void run_loop(const Statement& statement, const ScopePtr& scope, const Value& iterable,
                 int64_t depth);
+  std::string run_recursive_loop(const Statement& statement, const ScopePtr& scope,
+                                 const Value& iterable, int64_t depth);
   void run_set_block(const Statement& statement, const ScopePtr& scope);
   void run_call_block(const Statement& statement, const ScopePtr& scope);
   void run_filter_block(const Statement& statement, const ScopePtr& scope);
@@ -104,8 +110,14 @@ class Interpreter {
   Budget budget_;
   std::string text_;
   std::string* out_ = &text_;
-  std::vector<std::pair<Span, std::string>> generations_;  // with the text it should be
-  int line_ = 0;                                           // of what is executed
+  struct Generation {
+    size_t begin = 0;
+    std::string text;
+    bool nested = false;
+  };
+  std::vector<Generation> generations_;
+  int generation_depth_ = 0;
+  int line_ = 0;  // of what is executed
   std::vector<std::shared_ptr<SpaceObject>> spaces_;
   std::vector<ScopePtr> captured_scopes_;  // by macros, which may outlive their block
 };

@@ -9,7 +9,7 @@
 
 namespace engine::jinja {
 
-struct Scope;
+class Scope;
 
 // Reads ahead only when asked: `last` and `nextitem` one element, `length` of an iterator all.
 struct LoopObject final : Object {

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 
-#include "tokenizer/chat/jinja/check_builtins.h"
+#include "tokenizer/chat/jinja/check_template.h"
 #include "tokenizer/chat/jinja/parser_base.h"
 #include "tokenizer/chat/jinja/print.h"
+#include "tokenizer/chat/jinja/unset_names.h"
 
 namespace engine::jinja {
 namespace {
@@ -16,9 +17,10 @@ class TemplateParser : public ExpressionParser {
   Template run() {
     Template result;
     result.body = parse_body({});
-    check_builtins(result.body);
+    check_template(result.body);
     result.names = std::move(names_);
     result.has_generation = has_generation_;
+    find_unset_names(result);
     return result;
   }
 
@@ -240,7 +242,7 @@ class TemplateParser : public ExpressionParser {
   std::unique_ptr<Statement> parse_generation(int line) {
     auto statement = make_statement(StatementKind::generation, line);
     has_generation_ = true;
-    statement->body = parse_inner("endgeneration", nullptr);
+    statement->body = parse_inner("endgeneration", &statement->signature);
     return statement;
   }
 

@@ -13,6 +13,7 @@ namespace engine::jinja {
 // A parsed template; immutable.
 struct Template {
   Body body;
+  UnsetNames unset;
   std::vector<std::string> names;  // by symbol
   bool has_generation = false;     // it has {% generation %} blocks
 };

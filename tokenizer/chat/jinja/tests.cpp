@@ -84,11 +84,14 @@ TEST_FUNCTION(is_same) {
   return input.is_none() || equal(input, other, interpreter.budget());
 }
 
+// Is the value a key of a dict of all filters?
 TEST_FUNCTION(is_filter) {
+  hash_value(input);
   return input.is_string() && find_filter(input.text());
 }
 
 TEST_FUNCTION(is_test) {
+  hash_value(input);
   return input.is_string() && find_test(input.text());
 }
 

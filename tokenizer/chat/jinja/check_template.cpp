@@ -1,4 +1,4 @@
-#include "tokenizer/chat/jinja/check_builtins.h"
+#include "tokenizer/chat/jinja/check_template.h"
 
 #include "tokenizer/chat/jinja/print.h"
 
@@ -24,37 +24,54 @@ void check(const ExpressionPtr& expression, bool soft) {
   check(node.arguments.double_star, soft);
 }
 
-void check(const Body& body, bool soft);
+void check_target(const Expression& target) {
+  if (target.kind == ExpressionKind::name && target.symbol == kLoop) {
+    throw TemplateError("TemplateAssertionError",
+                        "Can't assign to special loop variable in for-loop target", target.line);
+  }
+  for (const ExpressionPtr& item : target.items) check_target(*item);
+}
 
-void check(const Statement& statement, bool soft) {
+struct Place {
+  bool soft = false;     // guarded by a condition
+  bool in_loop = false;  // or the loop itself
+};
+
+void check(const Body& body, Place place);
+
+void check(const Statement& statement, Place place) {
   if (statement.kind == StatementKind::condition) {
+    place.soft = true;
     for (const auto& [condition, guarded] : statement.branches) {
       check(condition, true);
-      check(guarded, true);
+      check(guarded, place);
     }
-    check(statement.otherwise, true);
+    check(statement.otherwise, place);
     return;
   }
-  check(statement.expression, soft && statement.kind != StatementKind::set_block &&
+  place.in_loop |= statement.kind == StatementKind::loop;
+  if (place.in_loop && statement.target) check_target(*statement.target);
+  check(statement.expression, place.soft && statement.kind != StatementKind::set_block &&
                                   statement.kind != StatementKind::filter_block);
-  for (const auto& [target, value] : statement.assignments) check(value, soft);
+  for (const auto& [target, value] : statement.assignments) check(value, place.soft);
   // The rest has a scope of its own, where nothing is taken back.
   check(statement.filter, false);
   for (const Parameter& parameter : statement.signature.parameters) {
     check(parameter.fallback, false);
   }
-  check(statement.body, false);
-  check(statement.otherwise, false);
+  place.soft = false;
+  check(statement.body, place);
+  check(statement.otherwise, place);
 }
 
-void check(const Body& body, bool soft) {
-  for (const auto& statement : body) check(*statement, soft);
+void check(const Body& body, Place place) {
+  for (const auto& statement : body) check(*statement, place);
 }
 
 }  // namespace
 
-void check_builtins(const Body& body) {
-  check(body, false);
+void check_template(const Body& body) {
+  check(body, Place{});
 }
 
 }  // namespace engine::jinja
