@@ -44,6 +44,7 @@ void read_documents(const std::vector<std::string>& patterns, const std::string&
       if (parsed.kind == RowKind::conversation) {
         ConversationFields names;
         names.messages = parsed.messages_field;
+        names.completion = parsed.completion_field;
         const auto json = nlohmann::ordered_json::parse(parsed.text);
         for (const auto& message : read_conversation(json, names).messages) {
           const jinja::Value* content = message.fields.dict().find("content");

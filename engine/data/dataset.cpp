@@ -312,11 +312,11 @@ void Dataset::keep(uint32_t row, const std::vector<Segment>& pieces) {
   }
   const Segment& last_piece = pieces.back();
   const uint64_t last = last_piece.begin + last_piece.length - 1;
-  // Chat templates put a line break behind the token that ends a turn.
   const auto stops = [&](uint64_t token) {
     return data_->eos_id >= 0 && all.ids()[token] == data_->eos_id && all.trainable(token);
   };
-  audit_.ends_in_trained_eos += stops(last) || (last > last_piece.begin && stops(last - 1));
+  const bool before_last = all.statistics().conversations > 0 && last > last_piece.begin;
+  audit_.ends_in_trained_eos += stops(last) || (before_last && stops(last - 1));
   if (all.label(row) >= 0) ++audit_.label_rows[static_cast<size_t>(all.label(row))].second;
 }
 

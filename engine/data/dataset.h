@@ -72,10 +72,11 @@ struct DataAudit {
   uint64_t truncated_tokens = 0;     // tokens cut off
   uint64_t split = 0;                // rows
   uint64_t dropped_pieces = 0;       // pieces of split rows without any target
-  uint64_t ends_in_trained_eos = 0;  // kept rows whose last kept token, or the one before it,
-                                     // is a trained EOS
-  uint64_t prefix_mismatches = 0;    // rows (before the split into subsets), see TokenStatistics
-  std::string first_mismatch;        // file:line, or empty
+  // Kept rows whose last kept token is a trained EOS; of conversations, whose templates may print a
+  // line break behind it, also the one before the last.
+  uint64_t ends_in_trained_eos = 0;
+  uint64_t prefix_mismatches = 0;  // rows (before the split into subsets), see TokenStatistics
+  std::string first_mismatch;      // file:line, or empty
   // Row lengths in tokens before the policies: percentiles by nearest rank.
   uint64_t length_p50 = 0, length_p90 = 0, length_p99 = 0, length_max = 0;
   double length_mean = 0;

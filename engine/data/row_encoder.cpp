@@ -68,6 +68,7 @@ RowEncoder::RowEncoder(const TokeniseOptions& options, const TextEncoder& encode
 EncodedRow RowEncoder::encode(ParsedRow row) const {
   EncodedRow result;
   result.label = std::move(row.label);
+  result.conversation = row.kind == RowKind::conversation;
   Hasher content;
   content.add(static_cast<uint64_t>(row.kind));
   content.add(row.prompt);
@@ -89,9 +90,10 @@ EncodedRow RowEncoder::encode(ParsedRow row) const {
   if (row.kind == RowKind::tokens) {
     result.ids = std::move(row.input_ids);
   } else if (row.kind == RowKind::conversation) {
-    EncodedChatRow chat = encode_conversation(row);
+    EncodedChatRow chat = encode_conversation(row, train_on_);
     result.ids = std::move(chat.ids);
     row.trained = std::move(chat.trained);
+    result.prefix_mismatch = chat.prefix_mismatch;
   } else if (row.kind == RowKind::prompt_completion && train_on_ != TrainOn::all) {
     const std::vector<int32_t> prompt = encoder_.encode(row.prompt);
     result.ids = encoder_.encode(row.prompt + row.text);
@@ -143,9 +145,14 @@ void RowEncoder::encode_pair(ParsedRow row, EncodedRow& result) const {
   result.trainable.insert(result.trainable.end(), row.trained.begin(), row.trained.end());
 }
 
-EncodedChatRow RowEncoder::encode_conversation(const ParsedRow& row) const {
-  ChatRow chat{row.text, row.messages_field, fields_.tools, fields_.role, fields_.content};
-  chat.train_on = train_on_;
+EncodedChatRow RowEncoder::encode_conversation(const ParsedRow& row, TrainOn train_on) const {
+  const ChatRow chat{.json = row.text,
+                     .messages = row.messages_field,
+                     .tools = fields_.tools,
+                     .role = fields_.role,
+                     .content = fields_.content,
+                     .completion = row.completion_field,
+                     .train_on = train_on};
   if (!encoder_.encode_chat) {
     throw data_error("DATA-FORMAT", "conversations need a tokenizer with a chat template");
   }
@@ -158,7 +165,7 @@ void RowEncoder::encode_whole(ParsedRow& row, EncodedRow& result) const {
   const bool conversation = row.kind == RowKind::conversation;
   const Wrapping& around = row.text_pair ? pair_ : single_;
   std::vector<int32_t> first = tokens         ? std::move(row.input_ids)
-                               : conversation ? encode_conversation(row).ids
+                               : conversation ? encode_conversation(row, TrainOn::all).ids
                                               : encoder_.encode(row.prompt + row.text);
   std::vector<int32_t> second;
   if (row.text_pair) second = encoder_.encode(*row.text_pair);

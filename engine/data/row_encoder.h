@@ -17,6 +17,7 @@ struct EncodedRow {
   uint64_t content = 0;            // hash of what the row says: rows of the same content are equal
   uint32_t source_length = 0;      // pairs: so many of the ids are the source
   std::optional<std::string> label;
+  bool conversation = false;
   bool prefix_mismatch = false;  // the ids of the prompt alone are not the first ones of the whole
   uint64_t cut_tokens = 0;       // taken away to keep the row short
 };
@@ -32,7 +33,7 @@ class RowEncoder {
  private:
   void encode_pair(ParsedRow row, EncodedRow& result) const;
   void encode_whole(ParsedRow& row, EncodedRow& result) const;
-  EncodedChatRow encode_conversation(const ParsedRow& row) const;
+  EncodedChatRow encode_conversation(const ParsedRow& row, TrainOn train_on) const;
   void shorten(std::vector<int32_t>& ids, size_t length) const;
 
   const TextEncoder& encoder_;

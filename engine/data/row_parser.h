@@ -2,7 +2,8 @@
 //
 // The first JSON row decides which, by the fields it has, unless `FieldOptions` says it:
 //   input_ids [labels]     tokens; labels[i] is input_ids[i] or -100 (not trained)
-//   prompt, completion     strings; the prompt is not trained
+//   prompt, completion     strings; the prompt is not trained. Or lists of messages both: a
+//                          conversation, whose end is the completion
 //   text                   string; all of it is trained
 //   messages [tools]       a conversation; also called conversations
 // For an encoder-decoder model a row is a pair, of a source that the encoder reads and a target:
@@ -23,6 +24,8 @@
 #include <vector>
 
 #include "engine/core/error.h"
+#include "engine/data/field_template.h"
+#include "engine/data/row_fields.h"
 #include "engine/data/row_scanner.h"
 
 namespace engine {
@@ -59,27 +62,12 @@ struct ParsedRow {
   std::string prompt;                // prompt_completion
   std::string text;                  // text, or the completion, or the JSON of a conversation's row
   std::string messages_field;        // conversation
+  std::string completion_field;      // conversation in two parts: the second; else empty
   std::vector<int32_t> input_ids;    // tokens
   std::vector<int32_t> target_ids;   // tokens, of a pair; `trained` is theirs then
   std::vector<uint8_t> trained;      // tokens: 1 where the token is a target; empty = all
   std::optional<std::string> label;  // group of the row, or its target
   std::optional<std::string> text_pair;
-};
-
-// "Question: {question}" as literal pieces and field names.
-class FieldTemplate {
- public:
-  // Throws DATA-TEMPLATE (exit code usage) when braces do not match.
-  static FieldTemplate parse(const std::string& option, const std::string& spec);
-  // A plain name: that field alone, which must be a string.
-  bool plain() const { return plain_; }
-  // fields_[i] follows literals_[i]; there is one literal more than fields.
-  const std::vector<std::string>& literals() const { return literals_; }
-  const std::vector<std::string>& fields() const { return fields_; }
-
- private:
-  bool plain_ = false;
-  std::vector<std::string> literals_, fields_;
 };
 
 class RowParser {
@@ -94,26 +82,28 @@ class RowParser {
   ParsedRow parse(const RawRow& row) const;
 
  private:
-  class Fields;
   void make_templates();
-  Fields read_fields(const RawRow& row) const;
-  std::string render(const FieldTemplate& what, const RawRow& row, const Fields& fields) const;
-  void read_tokens(const RawRow& row, const Fields& fields, ParsedRow& result) const;
+  void decide_kind(const RawRow& first, const RowFields& fields);
+  RowFields read_fields(const RawRow& row) const;
+  void check_pair(const RawRow& row) const;
+  std::string render(const FieldTemplate& what, const RawRow& row, const RowFields& fields) const;
+  void read_tokens(const RawRow& row, const RowFields& fields, ParsedRow& result) const;
   void read_pair_labels(const RawRow& row, const std::vector<int64_t>& labels,
                         ParsedRow& result) const;
-  Error missing_field(const RawRow& row, const Fields& fields, const std::string& name) const;
+  void check_messages(const RawRow& row, const RowFields& fields, const std::string& name) const;
+  std::optional<std::string> read_label(const RawRow& row, const RowFields& fields) const;
+  Error missing_field(const RawRow& row, const RowFields& fields, const std::string& name) const;
   Error row_error(std::string code, const RawRow& row, const std::string& what) const;
 
   FieldOptions options_;
   std::vector<std::string> file_names_;
   int32_t vocab_size_;
-  std::optional<std::string> read_label(const RawRow& row, const Fields& fields) const;
-
   FieldTemplate text_, text_pair_, prompt_, completion_;
-  std::vector<std::string> wanted_;  // names of the fields whose values are kept
+  WantedFields wanted_;  // whose values are kept
   std::optional<RowKind> kind_;
-  bool has_labels_ = false;  // tokens: the first row has a labels field
-  bool has_pair_ = false;    // the first row has a second text
+  bool in_two_parts_ = false;  // conversations: prompt and completion
+  bool has_labels_ = false;    // tokens: the first row has a labels field
+  bool has_pair_ = false;      // the first row has a second text
 };
 
 }  // namespace engine

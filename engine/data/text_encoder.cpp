@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -26,12 +27,24 @@ class ChatEncoder {
     if (!row.tools.empty()) fields.tools = row.tools;
     fields.role = row.role;
     fields.content = row.content;
-    const Conversation conversation =
-        read_conversation(nlohmann::ordered_json::parse(row.json), fields);
+    fields.completion = row.completion;
+    Conversation conversation = read_conversation(nlohmann::ordered_json::parse(row.json), fields);
     if (row.train_on == TrainOn::all) {
       EncodedChat encoded = encode_chat(*tokenizer_, chat_template.render(conversation, {}));
       const size_t count = encoded.ids.size();
       return {std::move(encoded.ids), std::vector<uint8_t>(count, 1)};
+    }
+    if (!row.completion.empty()) {
+      bool selective = row.train_on != TrainOn::completion;
+      for (size_t i = 0; i < conversation.messages.size(); ++i) {
+        Conversation::Message& message = conversation.messages[i];
+        if (i >= conversation.prompt_size) {
+          selective |= !message.train;
+        } else {
+          message.train = false;
+        }
+      }
+      if (!selective) return encode_completion(chat_template, conversation);
     }
     const AssistantTurns turns =
         row.train_on == TrainOn::last ? AssistantTurns::last : AssistantTurns::all;
@@ -41,6 +54,21 @@ class ChatEncoder {
   }
 
  private:
+  EncodedChatRow encode_completion(const ChatTemplate& chat_template,
+                                   const Conversation& conversation) const {
+    const RenderedChat rendered = render_with_completion(chat_template, conversation);
+    const std::string prompt = rendered.text.substr(0, rendered.assistant.front().begin);
+    const std::vector<int32_t> prompt_ids = encode_chat(*tokenizer_, {prompt, {}}).ids;
+    EncodedChatRow result;
+    result.ids = encode_chat(*tokenizer_, rendered).ids;
+    const size_t masked = std::min(prompt_ids.size(), result.ids.size());
+    result.trained.assign(result.ids.size(), 1);
+    std::fill_n(result.trained.begin(), masked, uint8_t{0});
+    result.prefix_mismatch = masked < prompt_ids.size() ||
+                             !std::equal(prompt_ids.begin(), prompt_ids.end(), result.ids.begin());
+    return result;
+  }
+
   const ChatTemplate& opened() {
     const std::lock_guard lock(mutex_);
     if (!chat_template_) chat_template_ = ChatTemplate::open(*tokenizer_, options_);

@@ -8,7 +8,7 @@
 namespace engine {
 namespace {
 
-constexpr std::array<char, 8> kMagic = {'E', 'N', 'G', 'T', 'O', 'K', '0', '2'};
+constexpr std::array<char, 8> kMagic = {'E', 'N', 'G', 'T', 'O', 'K', '0', '3'};
 
 enum Section : size_t {
   kIds,

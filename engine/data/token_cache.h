@@ -1,6 +1,6 @@
 // Tokenised rows: flat arrays in one file that is mapped, not read.
 //
-//   "ENGTOK02"                                  8 bytes
+//   "ENGTOK03"                                  8 bytes
 //   ids            int32  [tokens]              BOS, EOS included where the policy adds them
 //   trainable      uint64 [ceil(tokens / 64)]   bit t: token t is a target; never a row's first
 //   offsets        uint64 [rows + 1]            row r is tokens offsets[r] .. offsets[r + 1]
@@ -37,6 +37,7 @@ struct TokenStatistics {
   uint64_t first_mismatch = 0;     // such a row
   uint64_t shortened_rows = 0;     // rows to classify that lost tokens
   uint64_t shortened_tokens = 0;   // which they lost
+  uint64_t conversations = 0;      // rows that a chat template made
 };
 
 class TokenisedRows {

@@ -234,6 +234,7 @@ class Tokeniser {
             .fix("data.label_field must name a field with few values");
       }
     }
+    statistics_.conversations += encoded.conversation;
     statistics_.shortened_rows += encoded.cut_tokens > 0;
     statistics_.shortened_tokens += encoded.cut_tokens;
     if (encoded.prefix_mismatch && statistics_.prefix_mismatches++ == 0) {

@@ -3,7 +3,9 @@
 // Which tokens a row has:
 //   text                [BOS] encode(text) [EOS]                    all trained
 //   prompt, completion  [BOS] encode(prompt + completion) [EOS]     trained from token
-//                       number (BOS) + |encode(prompt)| on, as TRL does; train_on=all: all
+//                       number (BOS) + |encode(prompt)| on, as TRL does; train_on=all: all.
+//                       Lists of messages: rendered together, and the prompt alone with a
+//                       generation prompt; trained from token number |its ids| on
 //   messages            as TextEncoder::encode_chat has them: rendered by a chat template, which
 //                       writes EOS and mostly BOS; what the assistant says is trained
 //   input_ids           as they are; [BOS], [EOS] only when add_bos, add_eos are on, not automatic
@@ -42,11 +44,15 @@ namespace engine {
 struct ChatRow {
   std::string_view json;
   std::string messages, tools, role, content;
-  TrainOn train_on = TrainOn::assistant;  // completion means the same
+  std::string completion;  // of a conversation in two parts: the second; `messages` is the first
+  // In one part, completion means the same as assistant; in two, all of the second is trained, and
+  // with assistant and last what the assistant says there.
+  TrainOn train_on = TrainOn::assistant;
 };
 struct EncodedChatRow {
   std::vector<int32_t> ids;
   std::vector<uint8_t> trained;  // one per id
+  bool prefix_mismatch = false;  // the ids of the prompt alone are not the first ones of the whole
 };
 
 // Special tokens around a text, or around two: before a [between b] after.

@@ -80,6 +80,8 @@ TEMPLATES = [
     "{% for i in l %}{% for j in l %}{{ n }}{% endfor %}{% set n = i %}{{ n }};{% endfor %}{{ n }}", "{% macro m() %}{{ n }}{% endmacro %}{{ m() }}{% set n = 1 %}{{ m() }}", "{% set n %}{{ n }}{% endset %}[{{ n }}]", "{% set n %}{{ n }}x{% set n = 3 %}{% endset %}[{{ n }}]", "{% filter upper %}{{ s }}{% set s = 'b' %}{{ s }}{% endfilter %}{{ s }}",
     "{% with n = n %}{{ n }}{% set n = 4 %}{{ n }}{% endwith %}{{ n }}", "{% for i in l %}{{ s }}{% else %}{{ n }}{% endfor %}{% for i in [] %}{% else %}{% for j in l %}{{ n }}{% endfor %}{% set n = 2 %}{{ n }}{% endfor %}", "{% if no %}{% set n = 1 %}{% elif yes %}{{ n }}{% endif %}{% set n = 2 %}{{ n }}", "{% for x in l %}{{ d.x }}{{ x }}{% endfor %}{{ x }}{% set d.y = 1 %}",
     "{% call(n) nope(n) %}{% endcall %}", "{% macro m(s=s, n=n) %}{{ s }}{{ n }}{% endmacro %}{{ m() }}{{ m(1) }}", "{% for i in l %}{{ m is defined }}{% endfor %}{% macro m() %}{% endmacro %}{{ m is defined }}", "{% for i in l %}{% set ns.a = 1 %}{% endfor %}{% set ns = namespace() %}", "{% for loop in l %}{% endfor %}", "{% for i in l %}{% set loop = 1 %}{% endfor %}", "{{ d is filter }}", "{{ [] is test }}",
+    "{{ (1e99 / -7)|round(-1) }}|{{ 25.0|round(-1) }}|{{ 15.0|round(-1) }}|{{ 5.0|round(-1) }}|{{ 5.000001|round(-1) }}|{{ 149.99999999999997|round(-2) }}|{{ -250.0|round(-2) }}|{{ 4.0|round(-1) }}|{{ 60.0|round(-2) }}|{{ 1e300|round(-400) }}", "{{ 1.7e308|round(-308) }}",
+    "{{ ('<a>'|e|first) ~ '<' }}{{ ('<a>'|e|last) + '<' }}{{ ('<a>'|e)[0] + '<' }}{{ ('<a>'|e|reverse) + '<' }}{% for c in 'a'|e %}{{ c + '<' }}{% endfor %}",
     # Syntax errors.
     "{% if %}", "{% for x %}{% endfor %}", "{{ 1 + }}", "{{ (1 }}", "{{ 'abc }}", "{% endif %}", "{% if true %}", "{% nope %}", "{{ a b }}", "{# open", "{% raw %}", "{{ 1 | }}", "{% set 1 = 2 %}", "{% break %}", "{{ @ }}", "{{ f(a=1, 2) }}", "{% macro m(a=1, b) %}{% endmacro %}", "{{ x is a is b }}", "{{ }}", "{{ ] }}",
 ]
@@ -121,7 +123,9 @@ RAGGED = "{% for m in messages %}{% if m.role == 'assistant' %}say: {% generatio
 # Blocks within blocks, and blocks that print nothing.
 NESTED = ("{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}so {% generation %}{{ m.content }}{% endgeneration %}"
           "{% endgeneration %}.{% generation %}{% endgeneration %}. {% else %}{{ m.content }} {% endif %}{% endfor %}")
-TEMPLATES_BY_NAME = {"default": TEMPLATE, "ragged": RAGGED, "nested": NESTED}
+# The completion begins within a word.
+GLUED = "{% for m in messages %}{{ m.content }}{% endfor %}"
+TEMPLATES_BY_NAME = {"default": TEMPLATE, "ragged": RAGGED, "nested": NESTED, "glued": GLUED}
 
 
 def mask_rows():
@@ -148,7 +152,7 @@ def mask_rows():
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="<|end|>")
         (folder / "tokenizer.json").write_text(json.dumps(json.loads(backend.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n")
         with open(folder / "tokenizer_config.json", "w") as out:
-            json.dump({"bos_token": "<s>", "eos_token": "<|end|>", "chat_template": [{"name": "default", "template": TEMPLATE}, {"name": "ragged", "template": RAGGED}, {"name": "nested", "template": NESTED}]}, out, indent=1)
+            json.dump({"bos_token": "<s>", "eos_token": "<|end|>", "chat_template": [{"name": "default", "template": TEMPLATE}, {"name": "ragged", "template": RAGGED}, {"name": "nested", "template": NESTED}, {"name": "glued", "template": GLUED}]}, out, indent=1)
             out.write("\n")
         with open(folder / "expected.jsonl", "w", encoding="utf-8") as out:
             for i in range(45):
@@ -166,6 +170,23 @@ def mask_rows():
                 out.write(json.dumps({"template": template, "messages": messages,
                                       "rendered": tokenizer.apply_chat_template(messages, chat_template=text, tokenize=False),
                                       "ids": encoded["input_ids"], "mask": encoded["assistant_masks"]}, ensure_ascii=False) + "\n")
+        # Conversations in two parts, trained as TRL trains them: from the number of the prompt's ids on.
+        with open(folder / "completions.jsonl", "w", encoding="utf-8") as out:
+            for i in range(16):
+                turn = lambda role: {"role": role, "content": chosen.choice(TEXTS)}
+                prompt = [turn("user"), turn("assistant"), turn("user")] if i % 2 else [turn("user")]
+                completion = [turn("assistant"), turn("user"), turn("assistant")] if i % 4 == 3 else [turn("assistant")]
+                template = ("default", "glued")[i % 3 == 2]
+                if template == "glued":
+                    text = chosen.choice([text for text in TEXTS if len(text) > 8])
+                    place = chosen.randrange(1, len(text) - 1)
+                    prompt[-1]["content"], completion[0]["content"] = text[:place], text[place:]
+                render = lambda messages, **how: tokenizer.apply_chat_template(
+                    messages, chat_template=TEMPLATES_BY_NAME[template], return_dict=False, **how)
+                head, ids = render(prompt, add_generation_prompt=True), render(prompt + completion)
+                out.write(json.dumps({"template": template, "prompt": prompt, "completion": completion, "ids": ids,
+                                      "mask": [int(place >= len(head)) for place in range(len(ids))],
+                                      "mismatch": ids[:len(head)] != head}, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

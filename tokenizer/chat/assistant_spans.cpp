@@ -24,10 +24,10 @@ std::vector<size_t> selected_messages(const Conversation& conversation, Assistan
   return selected;
 }
 
-Error prefix_error(size_t message, const std::string& what) {
+Error prefix_error(const Conversation& conversation, size_t message, const std::string& what) {
   return Error(ExitCode::data, "CHAT-PREFIX",
-               fmt::format("messages[{}]: what the assistant says there cannot be told apart",
-                           message))
+               conversation.messages[message].place +
+                   ": what the assistant says there cannot be told apart")
       .why(what)
       .fix(
           "a template with {% generation %} blocks (--template, data.chat_template), or "
@@ -52,7 +52,7 @@ void select_spans(const Conversation& conversation, const std::vector<size_t>& s
   if (assistants.size() == selected.size()) return;
   if (assistants.size() != rendered.assistant.size()) {
     throw prefix_error(
-        selected.empty() ? assistants.front() : selected.front(),
+        conversation, selected.empty() ? assistants.front() : selected.front(),
         fmt::format("the template marks {} passages for {} messages of the assistant, so they "
                     "cannot be chosen one by one",
                     rendered.assistant.size(), assistants.size()));
@@ -84,15 +84,16 @@ void find_spans(const ChatTemplate& chat_template, const Conversation& conversat
   size_t last_end = 0;
   for (const size_t i : selected) {
     if (i == 0) {
-      throw prefix_error(i, "no message comes before it, and templates need one");
+      throw prefix_error(conversation, i, "no message comes before it, and templates need one");
     }
     const std::string before =
         chat_template.render(conversation, {.add_generation_prompt = true, .num_messages = i}).text;
     const std::string turn = chat_template.render(conversation, {.num_messages = i + 1}).text;
     const std::optional<size_t> end = prefix_size(text, turn, chat_template.eos_token());
     if (!turn.starts_with(before) || !end || before.size() > *end || before.size() < last_end) {
-      throw prefix_error(i, end ? "the template does not print the generation prompt there"
-                                : "the template prints this turn differently once others follow");
+      throw prefix_error(conversation, i,
+                         end ? "the template does not print the generation prompt there"
+                             : "the template prints this turn differently once others follow");
     }
     if (before.size() < *end) rendered.assistant.push_back({before.size(), *end});
     last_end = *end;
@@ -111,6 +112,21 @@ RenderedChat render_with_spans(const ChatTemplate& chat_template, const Conversa
   } else {
     find_spans(chat_template, conversation, selected, rendered);
   }
+  return rendered;
+}
+
+RenderedChat render_with_completion(const ChatTemplate& chat_template,
+                                    const Conversation& conversation) {
+  RenderedChat rendered = chat_template.render(conversation, {});
+  const std::string prompt = chat_template
+                                 .render(conversation, {.add_generation_prompt = true,
+                                                        .num_messages = conversation.prompt_size})
+                                 .text;
+  if (!rendered.text.starts_with(prompt)) {
+    throw prefix_error(conversation, conversation.prompt_size,
+                       "the template prints the prompt differently once the completion follows");
+  }
+  rendered.assistant = {{prompt.size(), rendered.text.size()}};
   return rendered;
 }
 

@@ -29,4 +29,10 @@ struct AssistantSpanOptions {
 RenderedChat render_with_spans(const ChatTemplate& chat_template, const Conversation& conversation,
                                const AssistantSpanOptions& options);
 
+// Renders a conversation in two parts; the span is the completion: what is behind the rendering of
+// the prompt with a generation prompt. Throws CHAT-PREFIX when the text does not begin with that,
+// and what ChatTemplate::render throws.
+RenderedChat render_with_completion(const ChatTemplate& chat_template,
+                                    const Conversation& conversation);
+
 }  // namespace engine

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
@@ -80,6 +79,7 @@ Conversation::Message read_message(const Json& json, const std::string& where,
         .expected("\"role\": \"system\", \"user\", \"assistant\" or \"tool\"");
   }
   Conversation::Message message;
+  message.place = where;
   message.role = role->get<std::string>();
   if (names.foreign) message.role = usual_role(message.role);
   auto dict = std::make_shared<jinja::DictObject>();
@@ -119,26 +119,32 @@ Value read_list(const Json& row, const std::string& key) {
   return json_value(list);
 }
 
-}  // namespace
-
-bool Conversation::selects_messages() const {
-  return std::any_of(messages.begin(), messages.end(),
-                     [](const Message& message) { return !message.train; });
-}
-
-Conversation read_conversation(const Json& row, const ConversationFields& fields) try {
-  const auto messages = row.find(fields.messages);
+void read_messages(const Json& row, const std::string& key, const ConversationFields& fields,
+                   Conversation& conversation) {
+  const auto messages = row.find(key);
   if (messages == row.end() || !messages->is_array()) {
-    throw malformed("\"" + fields.messages + "\"", "a list of messages",
+    throw malformed("\"" + key + "\"", "a list of messages",
                     messages == row.end() ? Json() : *messages);
   }
   if (messages->empty()) {
-    throw Error(ExitCode::data, "CHAT-MESSAGES", "the conversation has no messages");
+    throw Error(ExitCode::data, "CHAT-MESSAGES",
+                fields.completion.empty() ? "the conversation has no messages"
+                                          : "\"" + key + "\" has no messages");
   }
-  Conversation conversation;
   for (size_t i = 0; i < messages->size(); ++i) {
     conversation.messages.push_back(
-        read_message((*messages)[i], fmt::format("{}[{}]", fields.messages, i), fields));
+        read_message((*messages)[i], fmt::format("{}[{}]", key, i), fields));
+  }
+}
+
+}  // namespace
+
+Conversation read_conversation(const Json& row, const ConversationFields& fields) try {
+  Conversation conversation;
+  read_messages(row, fields.messages, fields, conversation);
+  if (!fields.completion.empty()) {
+    conversation.prompt_size = conversation.messages.size();
+    read_messages(row, fields.completion, fields, conversation);
   }
   conversation.tools = read_list(row, fields.tools);
   conversation.documents = read_list(row, "documents");

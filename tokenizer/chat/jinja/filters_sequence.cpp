@@ -169,7 +169,9 @@ FILTER(filter_last) {
     type_error("'" + type_name(input) + "' object is not reversible");
   }
   const std::vector<Value> items = collect(interpreter, input);
-  return items.empty() ? Value::undefined("No last item, sequence was empty.") : items.back();
+  if (items.empty()) return Value::undefined("No last item, sequence was empty.");
+  if (input.is_string()) return Value::string(items.back().text(), input.markup());
+  return items.back();
 }
 
 FILTER(filter_reverse) {

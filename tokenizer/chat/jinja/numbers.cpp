@@ -107,9 +107,22 @@ Value rounded(const Value& value, int64_t precision) {
     std::from_chars(text.data(), text.data() + text.size(), result);
     return Value::real(result);
   }
-  if (precision < -308) return Value::real(std::copysign(0.0, real));
-  const double scale = std::pow(10.0, static_cast<double>(-precision));
-  return Value::real(std::nearbyint(real / scale) * scale);
+  // The exact expansion again: so many of its digits stay.
+  const std::string exact = fmt::format("{:.780e}", std::abs(real));
+  const int64_t exponent = std::atoll(exact.c_str() + exact.find('e') + 1);
+  const int64_t digits = exponent + precision;  // behind the first
+  double result = 0;
+  if (digits >= 0) {
+    const std::string text = fmt::format("{:.{}e}", std::abs(real), digits);
+    if (std::from_chars(text.data(), text.data() + text.size(), result).ec != std::errc()) {
+      throw TemplateError("OverflowError", "rounded value too large to represent");
+    }
+  } else if (digits == -1) {  // more than half of the unit is rounded up to it, half is down to 0
+    const bool up =
+        exact[0] > '5' || (exact[0] == '5' && exact.find_first_not_of("0.", 1) < exact.find('e'));
+    if (up) result = std::pow(10.0, static_cast<double>(exponent + 1));
+  }
+  return Value::real(std::copysign(result, real));
 }
 
 }  // namespace engine::jinja

@@ -98,6 +98,7 @@ struct DictIterator final : IteratorObject {
   size_t at = 0;
 };
 
+// Characters of markup are plain strings, as in Python; items by index are markup.
 struct StringIterator final : IteratorObject {
   explicit StringIterator(std::shared_ptr<Object> object) : keep(std::move(object)) {}
   std::optional<Value> next(Interpreter&) override {
@@ -108,7 +109,7 @@ struct StringIterator final : IteratorObject {
            (static_cast<unsigned char>(string.text[end]) & 0xC0) == 0x80) {
       ++end;
     }
-    Value character = Value::string(string.text.substr(at, end - at), string.markup);
+    Value character = Value::string(string.text.substr(at, end - at));
     at = end;
     return character;
   }
