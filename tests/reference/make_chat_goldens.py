@@ -82,6 +82,7 @@ TEMPLATES = [
     "{% call(n) nope(n) %}{% endcall %}", "{% macro m(s=s, n=n) %}{{ s }}{{ n }}{% endmacro %}{{ m() }}{{ m(1) }}", "{% for i in l %}{{ m is defined }}{% endfor %}{% macro m() %}{% endmacro %}{{ m is defined }}", "{% for i in l %}{% set ns.a = 1 %}{% endfor %}{% set ns = namespace() %}", "{% for loop in l %}{% endfor %}", "{% for i in l %}{% set loop = 1 %}{% endfor %}", "{{ d is filter }}", "{{ [] is test }}",
     "{{ (1e99 / -7)|round(-1) }}|{{ 25.0|round(-1) }}|{{ 15.0|round(-1) }}|{{ 5.0|round(-1) }}|{{ 5.000001|round(-1) }}|{{ 149.99999999999997|round(-2) }}|{{ -250.0|round(-2) }}|{{ 4.0|round(-1) }}|{{ 60.0|round(-2) }}|{{ 1e300|round(-400) }}", "{{ 1.7e308|round(-308) }}",
     "{{ ('<a>'|e|first) ~ '<' }}{{ ('<a>'|e|last) + '<' }}{{ ('<a>'|e)[0] + '<' }}{{ ('<a>'|e|reverse) + '<' }}{% for c in 'a'|e %}{{ c + '<' }}{% endfor %}",
+    "{{ false|unique|list }}", "{{ false|map('upper')|list }}{{ none|select|list }}{{ 0|rejectattr('a')|list }}", "{{ (-1e100)|filesizeformat }}{{ (-0.5)|filesizeformat }}{{ 0.9|filesizeformat }}{{ 1e30|filesizeformat }}",
     # Syntax errors.
     "{% if %}", "{% for x %}{% endfor %}", "{{ 1 + }}", "{{ (1 }}", "{{ 'abc }}", "{% endif %}", "{% if true %}", "{% nope %}", "{{ a b }}", "{# open", "{% raw %}", "{{ 1 | }}", "{% set 1 = 2 %}", "{% break %}", "{{ @ }}", "{{ f(a=1, 2) }}", "{% macro m(a=1, b) %}{% endmacro %}", "{{ x is a is b }}", "{{ }}", "{{ ] }}",
 ]

@@ -44,7 +44,7 @@ struct StepIterator final : IteratorObject {
     const DepthGuard guard(interpreter.budget());
     if (!source) {
       // `if value:` of Jinja: nothing is checked, and no argument read, for what is empty.
-      if (!truth(input)) return std::nullopt;
+      if (falsy_is_empty && !truth(input)) return std::nullopt;
       source = iterate(input);
       step = prepare(interpreter);
     }
@@ -55,15 +55,18 @@ struct StepIterator final : IteratorObject {
     return std::nullopt;
   }
   Value input;
+  bool falsy_is_empty = true;  // whether it can be walked or not
   std::function<Step(Interpreter&)> prepare;
   std::shared_ptr<IteratorObject> source;
   Step step;
 };
 
-Value stepping(const Value& input, std::function<StepIterator::Step(Interpreter&)> prepare) {
+Value stepping(const Value& input, std::function<StepIterator::Step(Interpreter&)> prepare,
+               bool falsy_is_empty = true) {
   auto iterator = std::make_shared<StepIterator>();
   hold(*iterator, input);
   iterator->input = input;
+  iterator->falsy_is_empty = falsy_is_empty;
   iterator->prepare = std::move(prepare);
   return Value::object(Type::iterator, std::move(iterator));
 }
@@ -275,7 +278,7 @@ FILTER(filter_unique) {
   const Arguments arguments(name, call, {"case_sensitive", "attribute"});
   const bool sensitive = arguments.boolean(0, false);
   auto seen = std::make_shared<DictObject>();
-  return stepping(input, [path = arguments.at(1), sensitive, seen](Interpreter&) {
+  const auto prepare = [path = arguments.at(1), sensitive, seen](Interpreter&) {
     return [path, sensitive, seen](Interpreter& in, const Value& element) -> std::optional<Value> {
       const Value key = folded(in, attribute_path(in, element, path), sensitive);
       if (seen->find(key)) return std::nullopt;
@@ -283,7 +286,8 @@ FILTER(filter_unique) {
       seen->set(key, {});
       return element;
     };
-  });
+  };
+  return stepping(input, prepare, false);
 }
 
 template <bool Largest>

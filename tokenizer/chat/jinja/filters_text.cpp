@@ -337,7 +337,7 @@ FILTER(filter_filesizeformat) {
   const Value number = filter_float(interpreter, "float", input, {});
   const double bytes = number.as_real(), base = binary ? 1024 : 1000;
   if (bytes == 1) return Value::string("1 Byte");
-  if (bytes < base) return Value::string(fmt::format("{} Bytes", static_cast<int64_t>(bytes)));
+  if (bytes < base) return Value::string(fmt::format("{:.0f} Bytes", std::trunc(bytes) + 0.0));
   double unit = base * base;
   const std::string_view prefixes = binary ? "KMGTPEZY" : "kMGTPEZY";
   size_t i = 0;
