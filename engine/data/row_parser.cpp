@@ -11,8 +11,8 @@ namespace engine {
 namespace {
 
 constexpr const char* kSupported =
-    "text | prompt + completion (strings, or lists of messages) | messages [+ tools] | input_ids "
-    "[+ labels], or data.fields naming other fields";
+    "text | prompt + completion | messages [+ tools] | input_ids [+ labels], or data.fields naming "
+    "other fields";
 
 std::string in_quotes(std::string_view name) {
   return "\"" + std::string(name) + "\"";

@@ -268,8 +268,22 @@ TEST(Parser, PreferenceRowsAreRefused) {
     EXPECT_TRUE(
         contains(error.what(), "text | prompt + completion | messages [+ tools] | input_ids"));
   }
-  EXPECT_EQ(parse_error("{\"prompt\": [{\"role\": \"user\"}], \"completion\": []}").code(),
-            "DATA-TYPE");
+}
+
+// Both are lists of messages, in every row, or neither is.
+TEST(Parser, PromptAndCompletionAsMessages) {
+  const std::string lists = "{\"prompt\": [{\"role\": \"user\"}], \"completion\": []}";
+  const ParsedRow row = parse(lists).at(0);
+  EXPECT_EQ(row.kind, RowKind::conversation);
+  EXPECT_EQ(row.text, lists);
+  EXPECT_EQ(row.messages_field, "prompt");
+  EXPECT_EQ(row.completion_field, "completion");
+  for (const std::string& rows : {std::string("{\"prompt\": [], \"completion\": \"a\"}"),
+                                  std::string("{\"prompt\": \"a\", \"completion\": []}"),
+                                  lists + "\n{\"prompt\": [], \"completion\": \"a\"}",
+                                  "{\"prompt\": \"a\", \"completion\": \"b\"}\n" + lists}) {
+    EXPECT_EQ(parse_error(rows).code(), "DATA-TYPE") << rows;
+  }
 }
 
 TEST(Parser, WrongTypes) {
