@@ -185,7 +185,7 @@ void fence_proxy() {
   ++self().proxy_fences;
 }
 
-void check_fenced(const Block& block, uint32_t offset, uint32_t bytes, const char* reader) {
+void check_fenced(const Block& block, uint32_t offset, uint32_t bytes, const char* what) {
   constexpr uint32_t kThreadMask = (1 << 11) - 1, kFenceMask = 0xffffffffu >> 11;
   for (uint32_t i = offset / 4; i < (offset + bytes + 3) / 4; ++i) {
     const uint32_t mark = block.writers[i];
@@ -193,9 +193,9 @@ void check_fenced(const Block& block, uint32_t offset, uint32_t bytes, const cha
     const int writer = static_cast<int>(mark & kThreadMask) - 1;
     if ((block.threads[writer]->proxy_fences & kFenceMask) == mark >> 11) {
       fault(
-          "%s reads shared memory at offset %u, which thread %d wrote without a "
-          "fence.proxy.async after it",
-          reader, 4 * i, writer);
+          "%s shared memory at offset %u, which thread %d wrote without a fence.proxy.async after "
+          "it",
+          what, 4 * i, writer);
     }
   }
 }
@@ -295,7 +295,7 @@ void start_store(const std::shared_ptr<BulkStore>& store) {
   store->group = thread.bulk_group;
   RangeCheck check(Access::write);
   for (const BulkStore::Run& run : store->runs) {
-    check_fenced(*thread.block, run.from, run.bytes, "a bulk store");
+    check_fenced(*thread.block, run.from, run.bytes, "a bulk store reads");
     check(run.to, run.bytes);
     watch_write(run.to, run.bytes);
     count_bulk_bytes(run.bytes, Access::write);
@@ -331,13 +331,18 @@ void tensor_load(void* to, const TensorBox& tensor, Coordinates from, void* barr
   for (Block* target : targets) {
     check_alive(*target, "TMA: a load into the shared memory");
     check_barrier_for_load({target, signal.offset});
+    check_fenced(*target, place.offset, bytes, "a TMA load overwrites");
     std::memset(target->shared + place.offset, 0xFF, bytes);
     forget_writers(*target, place.offset, bytes);
   }
   RangeCheck check(Access::read);
+  uint32_t inside = 0;
   for_each_piece(tensor, from, place.offset, [&](uint32_t, const std::byte* address, uint32_t n) {
-    if (address) check(address, n);
+    if (!address) return;
+    check(address, n);
+    inside += n;
   });
+  count_bulk_bytes(inside, Access::read);  // multicast reads once
   start_async([=] {
     for (Block* target : targets) {
       check_alive(*target, "a TMA load arrives in the shared memory");
@@ -353,7 +358,6 @@ void tensor_load(void* to, const TensorBox& tensor, Coordinates from, void* barr
       bytes_arrive({target, signal.offset}, bytes);
     }
   });
-  count_bulk_bytes(bytes, Access::read);  // multicast reads once
 }
 
 void tensor_store(const TensorBox& tensor, Coordinates to, const void* from, StoreKind kind) {
@@ -378,6 +382,7 @@ void bulk_load(void* to, const void* from, uint32_t bytes, void* barrier) {
   }
   check_global_range(from, bytes, Access::read);
   check_barrier_for_load(signal);
+  check_fenced(*place.block, place.offset, bytes, "a bulk load overwrites");
   std::memset(to, 0xFF, bytes);
   forget_writers(*place.block, place.offset, bytes);
   start_async([=] {
@@ -409,7 +414,7 @@ void BulkStore::read() {
   data.resize(total);
   size_t position = 0;
   for (const Run& run : runs) {
-    check_fenced(*block, run.from, run.bytes, "a bulk store that is still under way");
+    check_fenced(*block, run.from, run.bytes, "a bulk store that is still under way reads");
     std::memcpy(data.data() + position, block->shared + run.from, run.bytes);
     position += run.bytes;
   }

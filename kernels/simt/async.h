@@ -5,8 +5,8 @@
 // Faults: arriving more often than a phase expects; waiting on or arriving at what is no mbarrier,
 // or was overwritten; TMA with an mbarrier whose initialisation was not fenced; misaligned
 // addresses and coordinates that a tensor map forbids; data that leaves for a block that has
-// returned; shared memory written by store() and read by the hardware without fence.proxy.async of
-// the writing thread.
+// returned; shared memory written by store() and read or overwritten by the hardware without
+// fence.proxy.async of the writing thread.
 // Shown as wrong results: the destination of a load is NaN from its start to its completion; the
 // source of a store is read, and device memory written, as late as the waits allow (lazy) or at
 // random moments before.
@@ -58,9 +58,9 @@ void set_registers(int count);
 
 // fence.proxy.async: what this thread wrote to shared memory is visible to the hardware.
 void fence_proxy();
-// Faults if these bytes of shared memory were written by a thread that has not fenced since.
-// `reader` is a word for the message.
-void check_fenced(const Block& block, uint32_t offset, uint32_t bytes, const char* reader);
+// Faults if these bytes of shared memory were written by a thread that has not fenced since. `what`
+// the hardware is about to do with them: "wgmma reads".
+void check_fenced(const Block& block, uint32_t offset, uint32_t bytes, const char* what);
 
 // --- TMA ---------------------------------------------------------------------------------------
 

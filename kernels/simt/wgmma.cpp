@@ -76,7 +76,7 @@ void check_operand(const Block& block, uint64_t bits, int first, int count, bool
       fault("wgmma: an operand lies at shared memory offset %u of %zu bytes", offset,
             block.shared_bytes);
     }
-    check_fenced(block, offset, 16, "wgmma");
+    check_fenced(block, offset, 16, "wgmma reads");
   });
 }
 

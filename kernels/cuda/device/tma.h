@@ -21,8 +21,8 @@
 // c ^ (r % 8) of that row, the tile starting at a multiple of 1024 bytes: eight rows at the same
 // column are then in different banks. In addresses: bits 4-6 ^= bits 7-9 (swizzled_offset()).
 //
-// Device addresses must be multiples of 16, strides too (in bytes); a box is at most 256 wide in
-// every dimension.
+// Device addresses must be multiples of 16, strides too (in bytes), and the larger of two strides a
+// multiple of the smaller; a box is at most 256 wide in every dimension.
 #pragma once
 
 #include "kernels/cuda/device/mbarrier.h"
@@ -57,7 +57,7 @@ TensorMap make_tensor_map(const TensorMapConfig& config);
 inline int tensor_map_rank(const TensorMapConfig& config) {
   return config.size[2] > 0 ? 3 : 2;
 }
-// Base and strides fit: multiples of 16 bytes.
+// Base and strides fit: multiples of 16 bytes, and each stride one of the stride before it.
 inline bool tensor_map_possible(const TensorMapConfig& config) {
   const auto bytes = static_cast<int64_t>(size_of(config.dtype));
   if (reinterpret_cast<uintptr_t>(config.base) % 16 != 0) return false;
@@ -66,6 +66,7 @@ inline bool tensor_map_possible(const TensorMapConfig& config) {
     if (i == 0) continue;
     const int64_t stride = config.stride[i - 1] * bytes;
     if (stride <= 0 || stride % 16 != 0 || stride >= int64_t{1} << 40) return false;
+    if (i == 2 && config.stride[1] % config.stride[0] != 0) return false;
   }
   return true;
 }

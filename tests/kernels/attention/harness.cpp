@@ -110,7 +110,7 @@ AttentionOnDevice::AttentionOnDevice(Stream stream, const Operations& ops,
     }
   }
   if (fused()) {
-    const int64_t stride = queries + 2 * keys + (layout == Layout::kFused ? 3 : 8);
+    const int64_t stride = queries + 2 * keys + (layout == Layout::kFused ? 3 : problem.head_dim);
     Slices all = {Slice{queries, stride, 0}, Slice{keys, stride, queries},
                   Slice{keys, stride, queries + keys}};
     slices_ = all;
@@ -123,7 +123,11 @@ AttentionOnDevice::AttentionOnDevice(Stream stream, const Operations& ops,
   } else {
     slices_ = {Slice{queries, queries + 5, 2}, Slice{keys, keys + 3, 1}, Slice{keys, keys, 0}};
     if (layout == Layout::kAligned) {
-      slices_ = {Slice{queries, queries + 24, 16}, Slice{keys, keys + 8, 8}, Slice{keys, keys, 0}};
+      // Whole heads, for TMA; whole sectors.
+      const int dim = problem.head_dim;
+      const int64_t unused = dim % 8 != 0 ? 24 : dim < 16 ? 2 * dim : dim;
+      slices_ = {Slice{queries, queries + unused, 16}, Slice{keys, keys + unused, 16},
+                 Slice{keys, keys, 0}};
     }
     const Values* const dense[3] = {&inputs.q, &k, &v};
     for (int i = 0; i < 3; ++i) {

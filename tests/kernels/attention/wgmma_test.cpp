@@ -67,6 +67,18 @@ TEST_P(AttentionWgmmaTest, Lengths) {
   }
 }
 
+// More tiles of keys than the rings have slots: a slot that is given back too early is overwritten.
+TEST_P(AttentionWgmmaTest, LongSequences) {
+  for (int dim : {64, 128}) {
+    for (bool causal : {true, false}) {
+      check({.query_lengths = {140, 3},
+             .key_lengths = {900, 700},
+             .head_dim = dim,
+             .causal = causal});
+    }
+  }
+}
+
 TEST_P(AttentionWgmmaTest, Windows) {
   for (int window : {1, 2, 63, 64, 65, 127, 128, 129, 1000}) {
     for (bool causal : {true, false}) {

@@ -114,6 +114,27 @@ void three_dimensions(Report& report) {
   }
 }
 
+// One head of tokens as attention takes it: {head_dim, heads, tokens}, of which the outermost lies
+// further apart than all heads, in swizzled boxes of one head for several tokens; zeros behind
+// head_dim and behind the last token.
+void heads(Report& report) {
+  constexpr int kDim = 40, kHeads = 3, kTokens = 13, kStride = 5 * kDim, kRows = 8;
+  const auto host = counted(kTokens * kStride);
+  const OnDevice<BFloat16> x(to_bf16(host));
+  const TensorMapConfig config{.base = x.data(),
+                               .size = {kDim, kHeads, kTokens},
+                               .stride = {kDim, kStride},
+                               .box = {64, 1, kRows}};
+  for (const Coordinate3 from : {Coordinate3{0, 0, 0}, {0, 2, 3}, {0, 1, 9}}) {
+    report.compare("heads", loaded<BFloat16>(config, from), [&](size_t i) {
+      const int row = static_cast<int>(i) / 64, chunk = static_cast<int>(i) % 64 / 8 ^ row % 8;
+      const int d = 8 * chunk + static_cast<int>(i) % 8, token = from.z + row;
+      if (d >= kDim || token >= kTokens) return 0.0f;
+      return static_cast<float>(BFloat16(host[token * kStride + from.y * kDim + d]));
+    });
+  }
+}
+
 // 16-byte chunk c of row r is at chunk c ^ (r % 8), rows counted by the address.
 void swizzle(Report& report) {
   constexpr int kRows = 19, kColumns = 64;
@@ -324,6 +345,8 @@ Assumptions tma_assumptions() {
       {"tma_box", "a box is dense; outside the tensor are zeros, and they count as bytes", 90,
        box_over_edges},
       {"tma_3d", "boxes of three dimensions", 90, three_dimensions},
+      {"tma_heads", "one head of {head_dim, heads, tokens}, swizzled, zeros behind head_dim", 90,
+       heads},
       {"tma_swizzle", "128-byte swizzle: address bits 4-6 ^= bits 7-9, of absolute addresses", 90,
        swizzle},
       {"tma_multicast", "one load to the same place of several blocks, signalled at each", 90,

@@ -142,6 +142,91 @@ void register_operands(Report& report) {
   check_product<256, Major::k, Major::mn, true>(report);
 }
 
+// --- 128 keys
+// --------------------------------------------------------------------------------------
+
+struct Deep {
+  TensorMap a, b, e;
+  float *scores, *out;
+};
+
+// What attention does with 128 keys: a K-major B of 128 rows in one box, and an MN-major B of 128 k
+// in panels of 16 KiB. scores = A Bᵀ with A [64, 64], B [128, 64]; out = P E with P [64, 128] the
+// scores' registers, E [128, 128].
+__global__ void __launch_bounds__(kWarpgroup) deep_kernel(const __grid_constant__ Deep p) {
+  SharedMemory shared;
+  const auto a = shared.take<BFloat16>(64 * 64, 1024), b = shared.take<BFloat16>(128 * 64, 1024),
+             e = shared.take<BFloat16>(128 * 128, 1024);
+  const MbarrierAddress barrier = shared.take<uint64_t>(1, 8);
+  if (threadIdx.x == 0) {
+    mbarrier_init(barrier, 1);
+    fence_mbarrier_init();
+    mbarrier_arrive_expect(barrier, 8192 + 16384 + 32768);
+    tensor_load(a, p.a, barrier, Coordinate2{0, 0});
+    tensor_load(b, p.b, barrier, Coordinate2{0, 0});
+    tensor_load(e, p.e, barrier, Coordinate2{0, 0});
+    tensor_load(e + 128 * 64, p.e, barrier, Coordinate2{64, 0});
+  }
+  sync_threads();
+  mbarrier_wait(barrier, 0);
+  float scores[64], sums[64];
+  const MatrixTile<Major::k> tile_a(a), tile_b(b);
+  const MatrixTile<Major::mn> tile_e(e, 16384);
+  warpgroup_fence();
+#pragma unroll
+  for (int k = 0; k < 64; k += 16) wgmma<128>(scores, tile_a.at_k(k), tile_b.at_k(k), k > 0);
+  warpgroup_commit();
+  warpgroup_wait<0>();
+  uint32_t packed[8][4];
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      packed[k][r] = pack_bf16(scores[8 * k + 2 * r], scores[8 * k + 2 * r + 1]);
+    }
+  }
+  warpgroup_fence();
+#pragma unroll
+  for (int k = 0; k < 8; ++k) wgmma<128>(sums, packed[k], tile_e.at_k(16 * k), k > 0);
+  warpgroup_commit();
+  warpgroup_wait<0>();
+#pragma unroll
+  for (int i = 0; i < 64; ++i) {
+    store(p.scores + row_of(i) * 128 + column_of(i), scores[i]);
+    store(p.out + row_of(i) * 128 + column_of(i), sums[i]);
+  }
+}
+
+void deep(Report& report) {
+  // sums of at most 64 products of 0 and 1 are exact in bf16
+  std::vector<float> a = small_integers(64 * 64, 7), b = small_integers(128 * 64, 8);
+  for (float& x : a) x = x > 0;
+  for (float& x : b) x = x > 0;
+  const auto e = small_integers(128 * 128, 10);
+  const OnDevice<BFloat16> a_device(to_bf16(a)), b_device(to_bf16(b)), e_device(to_bf16(e));
+  const OnDevice<float> scores(64 * 128), out(64 * 128);
+  const auto map = [](const OnDevice<BFloat16>& x, int columns, int rows) {
+    return make_tensor_map(
+        {.base = x.data(), .size = {columns, rows}, .stride = {columns}, .box = {64, rows}});
+  };
+  launch({}, "deep", deep_kernel,
+         {.grid = {1}, .block = {kWarpgroup}, .shared_bytes = 8192 + 16384 + 32768 + 8},
+         Deep{map(a_device, 64, 64), map(b_device, 64, 128), map(e_device, 128, 128), scores.data(),
+              out.data()});
+  std::vector<double> inner(64 * 128);
+  for (size_t i = 0; i < 64; ++i) {
+    for (size_t j = 0; j < 128; ++j) {
+      for (size_t k = 0; k < 64; ++k) inner[i * 128 + j] += a[i * 64 + k] * b[j * 64 + k];
+    }
+  }
+  report.compare("scores", scores.values(), [&](size_t at) { return inner[at]; });
+  report.compare("scores E", out.values(), [&](size_t at) {
+    double sum = 0;
+    for (size_t k = 0; k < 128; ++k) sum += inner[at / 128 * 128 + k] * e[k * 128 + at % 128];
+    return sum;
+  });
+}
+
 // --- Accumulators as operands --------------------------------------------------------------------
 
 struct Chain {
@@ -318,6 +403,7 @@ Assumptions wgmma_assumptions() {
       {"wgmma_shared", "A and B in shared memory, both majors, n 64 to 256; descriptors", 90,
        shared_operands},
       {"wgmma_registers", "A in registers: fragments", 90, register_operands},
+      {"wgmma_deep", "K-major tiles of 128 rows; MN-major panels of 128 k, 16 KiB apart", 90, deep},
       {"wgmma_chain", "accumulators packed to bf16 are the A registers of the next product", 90,
        chain},
       {"wgmma_groups", "wait_group<1> gives back the older group; scale-d 0 starts from nothing",

@@ -152,6 +152,33 @@ TEST(Counters, BulkCopies) {
   EXPECT_EQ(work.global_read_sectors + work.global_write_sectors, 0);
 }
 
+// Of a box that hangs over the edge of a tensor only what is inside is moved.
+TEST(Counters, TensorCopiesAtAnEdge) {
+  const WithSchedule schedule("lazy");
+  const OnDevice<float> x(std::vector<float>(32 * 32, 1.0f));
+  const TensorMap map = make_tensor_map(
+      {.base = x.data(), .dtype = DType::f32, .size = {32, 32}, .stride = {32}, .box = {32, 8}});
+  void (*const body)(TensorMap) = [](const TensorMap map) {
+    SharedMemory shared;
+    const auto tile = shared.take<float>(256, 1024);
+    const MbarrierAddress barrier = shared.take<uint64_t>(1);
+    if (threadIdx.x != 0) return;
+    mbarrier_init(barrier, 1);
+    fence_mbarrier_init();
+    mbarrier_arrive_expect(barrier, 1024);
+    tensor_load(tile, map, barrier, Coordinate2{4, 29});
+    mbarrier_wait(barrier, 0);
+    tensor_store(map, tile, Coordinate2{-8, 2});
+    bulk_commit_group();
+    bulk_wait_group<0>();
+  };
+  start_counting();
+  launch({}, "edge", body, {.grid = {1}, .block = {32}, .shared_bytes = 1032}, map);
+  const KernelWork work = stop_counting().at("edge");
+  EXPECT_EQ(work.bulk_read_bytes, 28 * 3 * 4);
+  EXPECT_EQ(work.bulk_write_bytes, 24 * 8 * 4);
+}
+
 // The same numbers whatever the number of OS threads, one name for each kernel.
 TEST(Counters, LaunchesAddUp) {
   const WithSchedule schedule("lazy");

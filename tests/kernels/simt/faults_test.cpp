@@ -281,6 +281,37 @@ TEST(Faults, WgmmaOfMemoryThatWasNotFenced) {
             {"kernel wgmma", "wgmma reads shared memory at offset", "without a fence.proxy.async"});
 }
 
+// Shared memory written by ordinary stores that a load overwrites: which comes last is not said.
+template <bool fenced>
+void overwrite_kernel(const TensorMap map) {
+  SharedMemory shared;
+  const auto tile = shared.take<float>(1024, 1024);
+  const MbarrierAddress barrier = shared.take<uint64_t>(1);
+  store(tile + 5 * lane_index(), 1.0f);
+  if (fenced) fence_async_proxy();
+  if (threadIdx.x == 0) {
+    mbarrier_init(barrier, 1);
+    fence_mbarrier_init();
+  }
+  sync_threads();
+  if (threadIdx.x == 0) {
+    mbarrier_arrive_expect(barrier, 1024);
+    tensor_load(tile, map, barrier, Coordinate2{0, 0});
+  }
+  mbarrier_wait(barrier, 0);
+}
+
+TEST(Faults, TmaOverMemoryThatWasNotFenced) {
+  const OnDevice<float> x(std::vector<float>(1024, 1.0f));
+  const TensorMap map = make_tensor_map(
+      {.base = x.data(), .dtype = DType::f32, .size = {32, 32}, .stride = {32}, .box = {32, 8}});
+  const LaunchConfig config{.grid = {1}, .block = {32}, .shared_bytes = 4104};
+  EXPECT_EQ(fault_of([&] { launch({}, "over", overwrite_kernel<true>, config, map); }), "");
+  expect_in(fault_of([&] { launch({}, "over", overwrite_kernel<false>, config, map); }),
+            {"kernel over", "a TMA load overwrites shared memory at offset 0, which thread 0 wrote",
+             "without a fence.proxy.async"});
+}
+
 TEST(Faults, WarpsOfAWarpgroupThatIssueDifferentWgmmas) {
   expect_fault(
       [](float*) {
