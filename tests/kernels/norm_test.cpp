@@ -1,8 +1,6 @@
 #include <cmath>
 
-#include "kernels/simt/counters.h"
-#include "kernels/simt/launch.h"
-#include "tests/kernels/reference/norm.h"
+#include "tests/kernels/norm_support.h"
 
 namespace engine::kernels::testing {
 namespace {
@@ -11,9 +9,6 @@ ENGINE_KERNEL_TEST_SUITE(NormTest);
 
 constexpr NormKind kKinds[] = {NormKind::layer_norm, NormKind::rms_llama, NormKind::rms_gemma,
                                NormKind::rms_t5};
-struct Types {
-  DType compute, residual;
-};
 constexpr Types kTypes[] = {
     {DType::f32, DType::f32}, {DType::bf16, DType::bf16}, {DType::bf16, DType::f32}};
 // {33, 129} and those after it have more than one partial sum of the weight's gradient; the second
@@ -23,35 +18,6 @@ constexpr int64_t kShapes[][2] = {
     {0, 8},    {1, 1},     {3, 3},    {4, 11},   {2, 17},   {5, 63},    {4, 65},
     {33, 129}, {1100, 48}, {70, 520}, {9, 8},    {19, 16},  {6, 256},   {2, 1000},
     {5, 1024}, {3, 2056},  {3, 4096}, {2, 8192}, {2, 8200}, {1, 16384}, {2, 16392}};
-
-reference::NormInputs inputs(NormKind kind, int64_t tokens, int64_t hidden, DType dtype,
-                             Random& random) {
-  reference::NormInputs in{kind, tokens, hidden, rounded(DType::f32, 1e-5), {}, {}};
-  in.weight = random.uniform(hidden, dtype, 0.5, 1.5);
-  if (kind == NormKind::rms_gemma) in.weight = random.uniform(hidden, dtype, -0.5, 0.5);
-  if (kind == NormKind::layer_norm) in.bias = random.normal(hidden, dtype, 0.2);
-  return in;
-}
-
-struct Data {
-  Values x, delta, dy, d_residual;
-};
-Data data(const reference::NormInputs& in, Types types, Random& random) {
-  const int64_t count = in.tokens * in.hidden;
-  Data d{random.normal(count, types.residual, 2.0), random.normal(count, types.compute),
-         random.normal(count, types.compute), random.normal(count, types.residual)};
-  for (double& v : d.x) v = rounded(types.residual, v + 0.5);  // a mean to remove
-  return d;
-}
-
-NormForward forward_arguments(const reference::NormInputs& in, Types types) {
-  return {.kind = in.kind,
-          .tokens = in.tokens,
-          .hidden = in.hidden,
-          .eps = static_cast<float>(in.eps),
-          .compute_dtype = types.compute,
-          .residual_dtype = types.residual};
-}
 
 TEST_P(NormTest, ForwardMatchesTheReference) {
   Random random(1);
@@ -136,8 +102,6 @@ TEST_P(NormTest, BackwardMatchesTheReference) {
         DeviceArray x(stream(), types.residual, d.x), dy(stream(), types.compute, d.dy);
         DeviceArray mean(stream(), DType::f32, mean_values);
         DeviceArray rstd(stream(), DType::f32, rstd_values);
-        DeviceArray workspace(stream(), DType::u8,
-                              static_cast<int64_t>(ops().norm_backward_workspace(tokens, hidden)));
         for (bool with_residual : {false, true}) {
           const Values& residual_values = with_residual ? d.d_residual : Values{};
           auto exact = reference::norm_backward<double>(in, d.x, mean_values, rstd_values, d.dy,
@@ -152,28 +116,21 @@ TEST_P(NormTest, BackwardMatchesTheReference) {
           }
           DeviceArray d_residual(stream(), types.residual, d.d_residual);
           DeviceArray dx(stream(), types.residual, count);
-          DeviceArray d_weight(stream(), DType::f32, start), d_bias(stream(), DType::f32, start);
-          NormBackward arguments = {
-              .kind = kind,
-              .tokens = tokens,
-              .hidden = hidden,
-              .dy = dy.data(),
-              .d_residual = with_residual ? d_residual.data() : nullptr,
-              .x = x.data(),
-              .weight = weight.data(),
-              .mean = mean.as<float>(),
-              .rstd = rstd.as<float>(),
-              .dx = dx.data(),
-              .d_weight = d_weight.as<float>(),
-              .d_bias = kind == NormKind::layer_norm ? d_bias.as<float>() : nullptr,
-              .workspace = workspace.data(),
-              .compute_dtype = types.compute,
-              .residual_dtype = types.residual};
+          const WeightGradients gradients(ops(), stream(), in, start);
+          NormBackward arguments = backward_arguments(in, types);
+          arguments.dy = dy.data();
+          arguments.d_residual = with_residual ? d_residual.data() : nullptr;
+          arguments.x = x.data();
+          arguments.weight = weight.data();
+          arguments.mean = mean.as<float>();
+          arguments.rstd = rstd.as<float>();
+          arguments.dx = dx.data();
+          gradients.set(arguments);
           ops().norm_backward(stream(), arguments);
           expect_close(dx, exact.dx, twin.dx, "dx");
-          expect_close(d_weight, exact.d_weight, twin.d_weight, "d_weight");
+          expect_close(gradients.d_weight, exact.d_weight, twin.d_weight, "d_weight");
           if (kind == NormKind::layer_norm) {
-            expect_close(d_bias, exact.d_bias, twin.d_bias, "d_bias");
+            expect_close(gradients.d_bias, exact.d_bias, twin.d_bias, "d_bias");
           }
           if (!with_residual) continue;
           // frozen weights, and dx in d_residual
@@ -212,50 +169,6 @@ TEST_P(NormTest, RowsOfEqualMagnitudeAreExact) {
                                   .residual_dtype = DType::bf16});
     expect_equal(y.values(), expected, "y");
   }
-}
-
-TEST_P(NormTest, AnyAlignmentGivesTheSameNumbers) {
-  // 264 elements: whole vectors on a GPU, unless the arrays start off their boundaries
-  constexpr int64_t kTokens = 7, kHidden = 264, kCount = kTokens * kHidden;
-  Random random(5);
-  const Types types{DType::bf16, DType::bf16};
-  const auto in = inputs(NormKind::layer_norm, kTokens, kHidden, types.compute, random);
-  const Data d = data(in, types, random);
-  const auto shifted = [](Values values) {
-    values.insert(values.begin(), 0.0);
-    return values;
-  };
-  DeviceArray weight(stream(), DType::bf16, in.weight), bias(stream(), DType::bf16, in.bias);
-  Values forward[2], backward[2];
-  for (int shift : {0, 1}) {
-    DeviceArray x(stream(), DType::bf16, shift ? shifted(d.x) : d.x);
-    DeviceArray dy(stream(), DType::bf16, shift ? shifted(d.dy) : d.dy);
-    DeviceArray y(stream(), DType::bf16, kCount), dx(stream(), DType::bf16, kCount);
-    DeviceArray mean(stream(), DType::f32, kTokens), rstd(stream(), DType::f32, kTokens);
-    NormForward arguments = forward_arguments(in, types);
-    arguments.x = x.as<BFloat16>() + shift;
-    arguments.weight = weight.data();
-    arguments.bias = bias.data();
-    arguments.y = y.data();
-    arguments.mean = mean.as<float>();
-    arguments.rstd = rstd.as<float>();
-    ops().norm_forward(stream(), arguments);
-    forward[shift] = y.values();
-    ops().norm_backward(stream(), {.kind = in.kind,
-                                   .tokens = kTokens,
-                                   .hidden = kHidden,
-                                   .dy = dy.as<BFloat16>() + shift,
-                                   .x = x.as<BFloat16>() + shift,
-                                   .weight = weight.data(),
-                                   .mean = mean.as<float>(),
-                                   .rstd = rstd.as<float>(),
-                                   .dx = dx.data(),
-                                   .compute_dtype = types.compute,
-                                   .residual_dtype = types.residual});
-    backward[shift] = dx.values();
-  }
-  expect_close(forward[1], DType::bf16, forward[0], forward[0], "y");
-  expect_close(backward[1], DType::bf16, backward[0], backward[0], "dx");
 }
 
 // The heads of tokens in wider buffers: the bits of dense rows, nothing beside the heads touched.
@@ -386,111 +299,6 @@ TEST(NormReference, BackwardIsTheGradient) {
         },
         Values(in.bias), gradients.d_bias, "bias");
   }
-}
-
-TEST_P(NormTest, SameBitsOnAnyThreadCount) {
-  Random random(4);
-  // odd rows, whole vectors in several rows of a block, and rows longer than a block's registers
-  std::vector<std::pair<int64_t, int64_t>> shapes = {{301, 257}, {70, 520}, {9, 8200}};
-  if (on_gpu()) shapes.insert(shapes.end(), {{4096, 1024}, {300, 12288}});
-  for (const auto& [tokens, hidden] : shapes) {
-    const Types types{DType::bf16, DType::f32};
-    const auto in = inputs(NormKind::layer_norm, tokens, hidden, types.compute, random);
-    const Data d = data(in, types, random);
-    const int64_t count = in.tokens * in.hidden;
-    const auto body = [&] {
-      DeviceArray weight(stream(), types.compute, in.weight);
-      DeviceArray bias(stream(), types.compute, in.bias), delta(stream(), types.compute, d.delta);
-      DeviceArray x(stream(), types.residual, d.x), y(stream(), types.compute, count);
-      DeviceArray mean(stream(), DType::f32, in.tokens), rstd(stream(), DType::f32, in.tokens);
-      NormForward forward = forward_arguments(in, types);
-      forward.residual_out = x.data();
-      forward.x = x.data();
-      forward.delta = delta.data();
-      forward.weight = weight.data();
-      forward.bias = bias.data();
-      forward.y = y.data();
-      forward.mean = mean.as<float>();
-      forward.rstd = rstd.as<float>();
-      ops().norm_forward(stream(), forward);
-      DeviceArray dy(stream(), types.compute, d.dy), dx(stream(), types.residual, d.d_residual);
-      DeviceArray d_weight(stream(), DType::f32, Values(in.hidden));
-      DeviceArray d_bias(stream(), DType::f32, Values(in.hidden));
-      DeviceArray workspace(
-          stream(), DType::u8,
-          static_cast<int64_t>(ops().norm_backward_workspace(in.tokens, in.hidden)));
-      ops().norm_backward(stream(), {.kind = in.kind,
-                                     .tokens = in.tokens,
-                                     .hidden = in.hidden,
-                                     .dy = dy.data(),
-                                     .d_residual = dx.data(),
-                                     .x = x.data(),
-                                     .weight = weight.data(),
-                                     .mean = mean.as<float>(),
-                                     .rstd = rstd.as<float>(),
-                                     .dx = dx.data(),
-                                     .d_weight = d_weight.as<float>(),
-                                     .d_bias = d_bias.as<float>(),
-                                     .workspace = workspace.data(),
-                                     .compute_dtype = types.compute,
-                                     .residual_dtype = types.residual});
-      return bytes_of({&x, &y, &mean, &rstd, &dx, &d_weight, &d_bias});
-    };
-    expect_same_on_any_thread_count(body);
-    expect_repeatable(stream(), body);
-  }
-}
-
-// What the software GPU counts: shared memory without bank conflicts, whole sectors of device
-// memory, and no value more often than it must.
-TEST_P(NormTest, BackwardDoesNoMoreThanItMust) {
-  if (!simulated()) return;
-  // Lanes in order: the accesses of a warp can be put together only so.
-  const simt::Schedule before = simt::current_schedule();
-  simt::set_schedule({});
-  const Types types{DType::bf16, DType::bf16};
-  for (const auto& [tokens, hidden] :
-       {std::pair<int64_t, int64_t>{200, 128}, {150, 520}, {40, 2048}, {12, 8192}, {12, 8200}}) {
-    SCOPED_TRACE("hidden " + std::to_string(hidden));
-    Random random(7);
-    const auto in = inputs(NormKind::layer_norm, tokens, hidden, types.compute, random);
-    const Data d = data(in, types, random);
-    DeviceArray weight(stream(), types.compute, in.weight), x(stream(), types.residual, d.x);
-    DeviceArray dy(stream(), types.compute, d.dy), dx(stream(), types.residual, tokens * hidden);
-    DeviceArray mean(stream(), DType::f32, Values(tokens)),
-        rstd(stream(), DType::f32, Values(tokens));
-    DeviceArray d_weight(stream(), DType::f32, Values(hidden)),
-        d_bias(stream(), DType::f32, Values(hidden));
-    DeviceArray workspace(stream(), DType::u8,
-                          static_cast<int64_t>(ops().norm_backward_workspace(tokens, hidden)));
-    simt::start_counting();
-    ops().norm_backward(stream(), {.kind = in.kind,
-                                   .tokens = tokens,
-                                   .hidden = hidden,
-                                   .dy = dy.data(),
-                                   .x = x.data(),
-                                   .weight = weight.data(),
-                                   .mean = mean.as<float>(),
-                                   .rstd = rstd.as<float>(),
-                                   .dx = dx.data(),
-                                   .d_weight = d_weight.as<float>(),
-                                   .d_bias = d_bias.as<float>(),
-                                   .workspace = workspace.data(),
-                                   .compute_dtype = types.compute,
-                                   .residual_dtype = types.residual});
-    for (const auto& [kernel, work] : simt::stop_counting()) {
-      EXPECT_LT(work.shared_conflicts(), 1.05) << kernel;
-      // the parts of a row that fills a block are stored in halves of sectors: few rows here
-      EXPECT_GT(work.global_efficiency(), 0.7) << kernel;
-      if (kernel.find("sum of parts") != std::string::npos) continue;
-      // dy, x and dx once: 6 bytes; longer rows come a second time from L1 for dx. Parts: 8 bytes
-      // per column, of at least four rows. Weights, mean and rstd are shared by many.
-      const double bytes =
-          32.0 * static_cast<double>(work.global_read_sectors + work.global_write_sectors);
-      EXPECT_LT(bytes, 14.5 * static_cast<double>(tokens * hidden)) << kernel;
-    }
-  }
-  simt::set_schedule(before);
 }
 
 }  // namespace
