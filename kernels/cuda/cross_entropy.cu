@@ -19,8 +19,8 @@
 // each, and but for those 33 of a row not read. They are written all the same: of Llama 3.2 1B that
 // is 4.2 GB or 1.0 ms in 8192 tokens, whose evaluation multiplies for 26 ms, by bulk stores that the
 // next tile's products run beside. To leave them out, three kernels' epilogues would have to read a
-// target per row and 32 columns and carry the place of the largest through their shuffles (the wgmma
-// kernel's has eight registers left), to spare a chunk of workspace that a training run has anyway.
+// target per row and 32 columns and carry the place of the largest through their shuffles, in every
+// training step too, to spare a chunk of workspace that a training run has anyway.
 #include "kernels/cuda/cross_entropy/loss.h"
 #include "kernels/cuda/cross_entropy/targets.h"
 #include "kernels/cuda/cuda.h"
