@@ -1,4 +1,5 @@
-#include "kernels/cuda/attention/backward.h"
+#include "kernels/cuda/attention/backward_keys.h"
+#include "kernels/cuda/attention/backward_queries.h"
 
 namespace engine::kernels::ENGINE_GPU::attention {
 

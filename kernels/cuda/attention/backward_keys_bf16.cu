@@ -1,4 +1,4 @@
-#include "kernels/cuda/attention/backward.h"
+#include "kernels/cuda/attention/backward_keys.h"
 
 namespace engine::kernels::ENGINE_GPU::attention {
 
