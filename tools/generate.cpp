@@ -41,6 +41,7 @@ struct Prompt {
   std::optional<std::string> text;
   std::vector<int32_t> ids;
   nlohmann::ordered_json conversation = nullptr;
+  std::string place;  // of a conversation: "rows.jsonl:17"
 };
 
 void read_prompts_file(const std::string& path, bool chat, std::vector<Prompt>& prompts) {
@@ -48,7 +49,7 @@ void read_prompts_file(const std::string& path, bool chat, std::vector<Prompt>& 
   if (path.ends_with(".jsonl")) {
     for (nlohmann::ordered_json ordered; reader.next_object(ordered);) {
       if (chat && ordered.contains("messages")) {
-        prompts.push_back({std::nullopt, {}, std::move(ordered)});
+        prompts.push_back({std::nullopt, {}, std::move(ordered), reader.place()});
         continue;
       }
       const nlohmann::json row = ordered;
@@ -143,9 +144,16 @@ void render_chats(const Tokenizer& tokenizer, const GenerateArguments& arguments
       }
       prompt.conversation["messages"].push_back({{"role", "user"}, {"content", *prompt.text}});
     }
-    ChatPrompt rendered = chat_prompt(tokenizer, chat_template, prompt.conversation);
-    prompt.text = std::move(rendered.text);
-    prompt.ids = std::move(rendered.ids);
+    try {
+      ChatPrompt rendered = chat_prompt(tokenizer, chat_template, prompt.conversation);
+      prompt.text = std::move(rendered.text);
+      prompt.ids = std::move(rendered.ids);
+    } catch (const Error& error) {
+      if (prompt.place.empty()) throw;
+      Error placed(error.exit_code(), error.code(), prompt.place + ": " + error.message());
+      for (const auto& [label, text] : error.details()) placed.with(label, text);
+      throw placed;
+    }
   }
 }
 

@@ -1,7 +1,6 @@
 // Published chat templates over conversations, against what Jinja made of them. Needs the shared
 // data.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 #include <iterator>
@@ -9,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
+#include "tests/support/shared_chat.h"
 #include "tests/support/shared_data.h"
 #include "tokenizer/chat/assistant_spans.h"
 #include "tokenizer/chat/jinja/text.h"
@@ -24,70 +24,34 @@ std::string read(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-// A tokenizer with the special tokens that the row was rendered with.
-std::shared_ptr<const Tokenizer> tokenizer_of(const Json& row, const std::filesystem::path& data) {
-  const std::string name = row["template"];
-  const bool llama = name.find("lama") != std::string::npos;
-  const bool qwen3 = name.find("qwen3") != std::string::npos;
-  static std::map<std::string, std::shared_ptr<const Tokenizer>> opened;
-  const std::string bos = row["bos_token"], eos = row["eos_token"];
-  std::shared_ptr<const Tokenizer>& tokenizer = opened[bos + "|" + eos +
-                                                       (llama   ? "l"
-                                                        : qwen3 ? "3"
-                                                                : "q")];
-  if (tokenizer) return tokenizer;
-  const auto directory =
-      std::filesystem::temp_directory_path() /
-      ("engine_chat_" + std::to_string(::getpid()) + "_" + std::to_string(opened.size()));
-  std::filesystem::create_directories(directory);
-  const auto copy = [&](const std::string& from, const std::string& to) {
-    std::filesystem::copy_file(data / "tokenizers" / from, directory / to,
-                               std::filesystem::copy_options::overwrite_existing);
-  };
-  Json config = {{"eos_token", eos}};
-  if (!bos.empty()) config["bos_token"] = bos;
-  config["pad_token"] = nullptr;
-  config["unk_token"] = nullptr;
-  if (llama) {
-    copy("llama3/tokenizer.model", "tokenizer.model");
-    config["added_tokens_decoder"] = Json::object();
-    const Json tables = Json::parse(read(data / "tokenizers/llama3/special_tokens.json"));
-    for (const auto& [table, tokens] : tables.items()) {
-      if (table.find("hf") == std::string::npos && table.find("HF") == std::string::npos) continue;
-      for (const auto& [content, id] : tokens.items()) {
-        config["added_tokens_decoder"][std::to_string(id.get<int>())] = {{"content", content},
-                                                                         {"special", true}};
-      }
-    }
-  } else {
-    copy("qwen2.5/vocab.json", "vocab.json");
-    copy("qwen2.5/merges.txt", "merges.txt");
-    Json added = Json::parse(read(data / "tokenizers/qwen2.5/added_tokens.json"));
-    if (qwen3) {
-      added["<tool_response>"] = 151665;
-      added["</tool_response>"] = 151666;
-      added["<think>"] = 151667;
-      added["</think>"] = 151668;
-    }
-    std::ofstream(directory / "added_tokens.json") << added.dump();
+// Tokenizers with the special tokens that rows were rendered with.
+class Tokenizers {
+ public:
+  explicit Tokenizers(const std::filesystem::path& data) : directories_(data) {}
+  std::shared_ptr<const Tokenizer> of(const Json& row) {
+    const std::string directory = directories_.directory(row);
+    std::shared_ptr<const Tokenizer>& tokenizer = opened_[directory];
+    if (!tokenizer) tokenizer = std::make_shared<const Tokenizer>(Tokenizer::open(directory));
+    return tokenizer;
   }
-  std::ofstream(directory / "tokenizer_config.json") << config.dump();
-  tokenizer = std::make_shared<const Tokenizer>(Tokenizer::open(directory));
-  std::filesystem::remove_all(directory);
-  return tokenizer;
-}
+
+ private:
+  testing::SharedChatTokenizers directories_;
+  std::map<std::string, std::shared_ptr<const Tokenizer>> opened_;
+};
 
 TEST(SharedChatTemplates, EveryRowIsEqual) {
   ENGINE_REQUIRE_SHARED_DATA(path, "chat_templates/expected.jsonl");
   ENGINE_REQUIRE_SHARED_DATA(ranks, "tokenizers/llama3/tokenizer.model");
   const std::filesystem::path data = path.parent_path().parent_path();
+  Tokenizers tokenizers(data);
   const std::tm date = *chat_template_options("", "2024-07-26", "date").date;
   std::ifstream rows(path);
   int rendered = 0, errors = 0, spans = 0, ids = 0;
   for (std::string line; std::getline(rows, line);) {
     const Json row = Json::parse(line);
     SCOPED_TRACE(row["template"].get<std::string>() + " " + row["case"].get<std::string>());
-    const auto tokenizer = tokenizer_of(row, data);
+    const auto tokenizer = tokenizers.of(row);
     ChatTemplateOptions options;
     options.text = read(data / "chat_templates" / row["template"].get<std::string>());
     options.date = date;
@@ -146,13 +110,14 @@ TEST(SharedChatTemplates, EveryRowIsEqual) {
 TEST(SharedChatTemplates, PrefixesFindTheSpansOfGenerationBlocks) {
   ENGINE_REQUIRE_SHARED_DATA(path, "chat_templates/expected.jsonl");
   const std::filesystem::path data = path.parent_path().parent_path();
+  Tokenizers tokenizers(data);
   std::ifstream rows(path);
   int compared = 0;
   for (std::string line; std::getline(rows, line);) {
     const Json row = Json::parse(line);
     if (row["template"] != "trl_llama3_training.jinja" || row.contains("error")) continue;
     SCOPED_TRACE(row["case"].get<std::string>());
-    const auto tokenizer = tokenizer_of(row, data);
+    const auto tokenizer = tokenizers.of(row);
     ChatTemplateOptions training, plain;
     training.text = read(data / "chat_templates/trl_llama3_training.jinja");
     plain.text = read(data / "chat_templates/trl_llama3.jinja");
