@@ -392,7 +392,7 @@ TEST(GenerateChat, RowsAreConversations) {
   const std::vector<Json> rows = rows_of(result.out);
   ASSERT_EQ(rows.size(), 3u);
   EXPECT_EQ(rows[0]["prompt"],
-            "<s><|turn|>user\na<|end|>\n<|turn|>assistant\nIt is<|end|>\n<|turn|>user\na<|end|>\n"
+            "<s><|turn|>user\na<|end|>\n<|turn|>assistant\nIt is<|end|><|turn|>user\na<|end|>\n"
             "<|turn|>assistant\n");
   // The last message is the assistant's: the model goes on with it.
   EXPECT_EQ(rows[1]["prompt"], "<s><|turn|>user\na<|end|>\n<|turn|>assistant\nIt is");
