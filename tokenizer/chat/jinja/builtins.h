@@ -21,18 +21,9 @@ struct Test {
 };
 
 // Null when there is none of that name.
-// Filters on texts and numbers, and those on sequences; find_filter() knows both.
-const Filter* find_text_filter(std::string_view name);
-const Filter* find_sequence_filter(std::string_view name);
 const Filter* find_filter(std::string_view name);
 const Test* find_test(std::string_view name);
 // range, dict, namespace, cycler, joiner, raise_exception; strftime_now if there is a date.
 std::optional<Value> find_global(const Interpreter& interpreter, std::string_view name);
-
-// The value at "user.name" or 0; for filters with an argument `attribute`.
-Value attribute_path(Interpreter& interpreter, const Value& object, const Value& path,
-                     const Value* fallback = nullptr);
-// Strings in lower case, all else as it is.
-Value without_case(Interpreter& interpreter, const Value& value);
 
 }  // namespace engine::jinja

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "tokenizer/chat/jinja/arguments.h"
-#include "tokenizer/chat/jinja/builtins.h"
+#include "tokenizer/chat/jinja/filter_table.h"
 #include "tokenizer/chat/jinja/interpreter.h"
 #include "tokenizer/chat/jinja/numbers.h"
 #include "tokenizer/chat/jinja/operators.h"
@@ -15,10 +15,6 @@
 
 namespace engine::jinja {
 namespace {
-
-#define FILTER(NAME)                                                                              \
-  Value NAME([[maybe_unused]] Interpreter& interpreter, [[maybe_unused]] const std::string& name, \
-             const Value& input, [[maybe_unused]] const CallArguments& call)
 
 // str(input), but markup stays markup.
 Value soft_string(Interpreter& interpreter, const Value& input) {
@@ -346,8 +342,6 @@ FILTER(filter_filesizeformat) {
       fmt::format("{:.1f} {}{}", base * bytes / unit, prefixes[i], binary ? "iB" : "B"));
 }
 
-#undef FILTER
-
 constexpr Filter kFilters[] = {
     {"abs", filter_abs},
     {"attr", filter_attr},
@@ -386,8 +380,10 @@ const Filter* find_text_filter(std::string_view name) {
 }
 
 const Filter* find_filter(std::string_view name) {
-  const Filter* filter = find_text_filter(name);
-  return filter ? filter : find_sequence_filter(name);
+  for (const auto find : {find_text_filter, find_sequence_filter, find_lazy_filter}) {
+    if (const Filter* filter = find(name)) return filter;
+  }
+  return nullptr;
 }
 
 }  // namespace engine::jinja

@@ -3,9 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 
+#include "tokenizer/chat/jinja/literals.h"
 #include "tokenizer/chat/jinja/print.h"
 #include "tokenizer/chat/jinja/text.h"
 #include "tokenizer/unicode.h"
@@ -13,7 +12,6 @@
 namespace engine::jinja {
 namespace {
 
-using tokenizer::append_utf8;
 using tokenizer::CodePoint;
 using tokenizer::decode_code_point;
 
@@ -31,10 +29,6 @@ std::string with_unix_lines(std::string_view source) {
   }
   if (result.ends_with('\n')) result.pop_back();
   return result;
-}
-
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
 }
 
 class Lexer {
@@ -207,8 +201,8 @@ class Lexer {
 
   void lex_token(std::string& brackets) {
     const char c = source_[at_];
-    if (is_digit(c)) return lex_number();
-    if (c == '"' || c == '\'') return lex_string();
+    if (c >= '0' && c <= '9') return lex_literal(TokenKind::number, read_number);
+    if (c == '"' || c == '\'') return lex_literal(TokenKind::string, read_string);
     const CodePoint point = decode_code_point(source_, at_);
     if (is_word(point.value)) return lex_name();
     lex_symbol(brackets);
@@ -227,95 +221,19 @@ class Lexer {
     advance(end - at_);
   }
 
-  // Bytes of digits with single underscores between them, from `at` on.
-  template <class IsDigit>
-  size_t digits(size_t at, const IsDigit& accepts) const {
-    size_t end = at;
-    while (end < source_.size()) {
-      if (accepts(source_[end])) {
-        ++end;
-      } else if (source_[end] == '_' && end > at && end + 1 < source_.size() &&
-                 accepts(source_[end + 1])) {
-        end += 2;
-      } else {
-        break;
-      }
+  // A number or a string.
+  template <class Literal>
+  void lex_literal(TokenKind kind, Literal (*read)(std::string_view source, size_t at)) {
+    Literal literal;
+    try {
+      literal = read(source_, at_);
+    } catch (TemplateError& error) {
+      error.set_line(line_);
+      throw;
     }
-    return end - at;
+    add(kind, std::move(literal.text), std::move(literal.value));
+    advance(literal.size);
   }
-
-  void lex_number() {
-    // A real number, unless it stands behind a dot: x.0.1 is x[0][1].
-    if (at_ == 0 || source_[at_ - 1] != '.') {
-      size_t end = at_ + digits(at_, is_digit);
-      bool real = false;
-      if (end + 1 < source_.size() && source_[end] == '.' && is_digit(source_[end + 1])) {
-        end += 1 + digits(end + 1, is_digit);
-        real = true;
-      }
-      if (end < source_.size() && (source_[end] == 'e' || source_[end] == 'E')) {
-        size_t exponent = end + 1;
-        if (exponent < source_.size() && (source_[exponent] == '+' || source_[exponent] == '-')) {
-          ++exponent;
-        }
-        if (const size_t size = digits(exponent, is_digit)) {
-          end = exponent + size;
-          real = true;
-        }
-      }
-      if (real) {
-        std::string text = source_.substr(at_, end - at_);
-        std::erase(text, '_');
-        double value = 0;
-        const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-        if (result.ec == std::errc::result_out_of_range) {
-          const size_t e = text.find_first_of("eE");
-          value = e != std::string::npos && text[e + 1] == '-' ? 0 : HUGE_VAL;
-        }
-        add(TokenKind::number, text, Value::real(value));
-        return advance(end - at_);
-      }
-    }
-    lex_integer();
-  }
-
-  void lex_integer() {
-    struct Base {
-      char letter;
-      int base;
-    };
-    size_t begin = at_, size = 0;
-    int base = 10;
-    if (source_[at_] == '0' && at_ + 2 < source_.size()) {
-      for (const Base& entry : {Base{'b', 2}, Base{'o', 8}, Base{'x', 16}}) {
-        if ((source_[at_ + 1] | 0x20) != entry.letter) continue;
-        const auto accepts = [&entry](char c) {
-          if (is_digit(c)) return c - '0' < entry.base;
-          return entry.base == 16 && (c | 0x20) >= 'a' && (c | 0x20) <= 'f';
-        };
-        const size_t start = at_ + 2 + (source_[at_ + 2] == '_');
-        if (start < source_.size() && accepts(source_[start])) {
-          begin = start;
-          size = digits(start, accepts);
-          base = entry.base;
-        }
-      }
-    }
-    if (size == 0) {
-      // 0 is followed by zeros only: 012 is 0 and then 12.
-      size = source_[at_] == '0' ? digits(at_, [](char c) { return c == '0'; })
-                                 : digits(at_, is_digit);
-    }
-    std::string text = source_.substr(begin, size);
-    std::erase(text, '_');
-    int64_t value = 0;
-    const auto result = std::from_chars(text.data(), text.data() + text.size(), value, base);
-    if (result.ec != std::errc()) fail("integer needs more than 64 bits");
-    add(TokenKind::number, text, Value::integer(value));
-    advance(begin + size - at_);
-  }
-
-  void lex_string();
 
   void lex_symbol(std::string& brackets) {
     static constexpr std::string_view kSymbols[] = {
@@ -345,69 +263,6 @@ class Lexer {
   bool line_starting_ = true;  // what was passed last ended a line
   std::vector<Token> tokens_;
 };
-
-// The escapes of Python's strings.
-void Lexer::lex_string() {
-  const char quote = source_[at_];
-  size_t end = at_ + 1;
-  while (end < source_.size() && source_[end] != quote) end += source_[end] == '\\' ? 2 : 1;
-  if (end >= source_.size()) fail(fmt::format("unexpected char {}", quoted(rest().substr(0, 1))));
-  std::string text;
-  const auto hex = [&](size_t at, size_t size) {
-    uint32_t value = 0;
-    const char* begin = source_.data() + at;
-    const bool fits = at + size <= end;
-    const auto result = std::from_chars(begin, begin + (fits ? size : 0), value, 16);
-    if (!fits || result.ptr != begin + size) fail("truncated escape in a string");
-    if ((value >= 0xD800 && value < 0xE000) || value > 0x10FFFF) {
-      fail("a string has an escape that is no character");
-    }
-    append_utf8(value, &text);
-    return size;
-  };
-  for (size_t i = at_ + 1; i < end; ++i) {
-    if (source_[i] != '\\') {
-      text += source_[i];
-      continue;
-    }
-    const char c = source_[++i];
-    static constexpr std::string_view kLetters = "abfnrtv\\'\"", kMeanings = "\a\b\f\n\r\t\v\\'\"";
-    if (const size_t at = kLetters.find(c); at != std::string_view::npos) {
-      text += kMeanings[at];
-    } else if (c == 'x') {
-      i += hex(i + 1, 2);
-    } else if (c == 'u') {
-      i += hex(i + 1, 4);
-    } else if (c == 'U') {
-      i += hex(i + 1, 8);
-    } else if (c == 'N') {
-      fail("\\N escapes are not supported");
-    } else if (c >= '0' && c <= '7') {
-      uint32_t value = 0;
-      size_t size = 0;
-      for (; size < 3 && i + size < end && source_[i + size] >= '0' && source_[i + size] <= '7';
-           ++size) {
-        value = value * 8 + static_cast<uint32_t>(source_[i + size] - '0');
-      }
-      append_utf8(value, &text);
-      i += size - 1;
-    } else if (c == '\n') {  // a continued line
-    } else if (static_cast<unsigned char>(c) < 0x80) {
-      text += '\\';
-      text += c;
-    } else {
-      // Jinja writes other characters as escapes before it reads escapes.
-      const CodePoint point = decode_code_point(source_, i);
-      const auto value = static_cast<uint32_t>(point.value);
-      text += value < 0x100     ? fmt::format("\\x{:02x}", value)
-              : value < 0x10000 ? fmt::format("\\u{:04x}", value)
-                                : fmt::format("\\U{:08x}", value);
-      i += point.length - 1;
-    }
-  }
-  add(TokenKind::string, std::move(text));
-  advance(end + 1 - at_);
-}
 
 }  // namespace
 

@@ -11,6 +11,9 @@
 
 namespace engine::jinja {
 
+// What error messages call a token.
+std::string describe(const Token& token);
+
 // Expressions, in Jinja's order of precedence: if-else, or, and, not, comparisons, + -, ~,
 // * / // %, **, unary, postfix, filters and tests.
 class ExpressionParser {
