@@ -83,6 +83,7 @@ TEMPLATES = [
     "{{ (1e99 / -7)|round(-1) }}|{{ 25.0|round(-1) }}|{{ 15.0|round(-1) }}|{{ 5.0|round(-1) }}|{{ 5.000001|round(-1) }}|{{ 149.99999999999997|round(-2) }}|{{ -250.0|round(-2) }}|{{ 4.0|round(-1) }}|{{ 60.0|round(-2) }}|{{ 1e300|round(-400) }}", "{{ 1.7e308|round(-308) }}",
     "{{ ('<a>'|e|first) ~ '<' }}{{ ('<a>'|e|last) + '<' }}{{ ('<a>'|e)[0] + '<' }}{{ ('<a>'|e|reverse) + '<' }}{% for c in 'a'|e %}{{ c + '<' }}{% endfor %}",
     "{{ false|unique|list }}", "{{ false|map('upper')|list }}{{ none|select|list }}{{ 0|rejectattr('a')|list }}", "{{ (-1e100)|filesizeformat }}{{ (-0.5)|filesizeformat }}{{ 0.9|filesizeformat }}{{ 1e30|filesizeformat }}",
+    "{{ 'x'|filesizeformat }}", "{{ []|filesizeformat }}", "{{ nope|filesizeformat }}", "{{ ' 12 '|filesizeformat }}{{ (-0.0)|round(method='floor') }}{{ (-0.3)|round(0, 'ceil') }}", "{{ (x * 1e300 * 1e300)|round(method='ceil') }}",
     # Syntax errors.
     "{% if %}", "{% for x %}{% endfor %}", "{{ 1 + }}", "{{ (1 }}", "{{ 'abc }}", "{% endif %}", "{% if true %}", "{% nope %}", "{{ a b }}", "{# open", "{% raw %}", "{{ 1 | }}", "{% set 1 = 2 %}", "{% break %}", "{{ @ }}", "{{ f(a=1, 2) }}", "{% macro m(a=1, b) %}{% endmacro %}", "{{ x is a is b }}", "{{ }}", "{{ ] }}",
 ]

@@ -324,14 +324,36 @@ FILTER(filter_round) {
   if (method == "common") return rounded(input, precision);
   const double scale = std::pow(10.0, static_cast<double>(precision));
   const double scaled = input.as_real() * scale;
-  return Value::real((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale);
+  // Python makes an integer of it: there is no infinite one, and no negative zero.
+  if (std::isnan(scaled)) {
+    throw TemplateError("ValueError", "cannot convert float NaN to integer");
+  }
+  if (std::isinf(scaled)) {
+    throw TemplateError("OverflowError", "cannot convert float infinity to integer");
+  }
+  const double whole = (method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) + 0.0;
+  return Value::real(whole / scale);
+}
+
+// float(input)
+double python_float(const Value& input) {
+  if (input.is_number()) return input.as_real();
+  if (input.is_undefined()) fail_undefined(input);
+  if (!input.is_string()) {
+    type_error("float() argument must be a string or a real number, not " +
+               quoted(type_name(input)));
+  }
+  const std::optional<double> number = parse_real(input.text());
+  if (!number) {
+    throw TemplateError("ValueError", "could not convert string to float: " + quoted(input.text()));
+  }
+  return *number;
 }
 
 FILTER(filter_filesizeformat) {
   const Arguments arguments(name, call, {"binary"});
   const bool binary = arguments.boolean(0, false);
-  const Value number = filter_float(interpreter, "float", input, {});
-  const double bytes = number.as_real(), base = binary ? 1024 : 1000;
+  const double bytes = python_float(input), base = binary ? 1024 : 1000;
   if (bytes == 1) return Value::string("1 Byte");
   if (bytes < base) return Value::string(fmt::format("{:.0f} Bytes", std::trunc(bytes) + 0.0));
   double unit = base * base;
