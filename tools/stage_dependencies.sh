@@ -6,14 +6,15 @@
 #   ... take the checkout and the folder to the GPU host, and there:
 #   cmake --preset cuda -DCMAKE_PREFIX_PATH=$PWD/stage/usr && cmake --build build-cuda
 #
-# Libraries are taken with their headers and CMake files, in the layout of the system they come from.
+# Libraries are taken with their headers and CMake files, in the layout of the system they come from:
+# the other host must be of its family (folders like lib/x86_64-linux-gnu), with a C library as new.
 # --cudnn: cuDNN too, 500 MiB, for `engine --attention cudnn`; it must be one for the toolkit there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
   -h | --help)
-    sed -n '2,10s/^# \{0,1\}//p' "$0"
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
     exit 0
     ;;
 esac
@@ -47,7 +48,11 @@ count=0
 add() {
   local file=$1
   mkdir -p "$stage$(dirname "$file")"
-  cp -a "$file" "$stage$file"
+  if [[ -L $file && $(readlink "$file") == /* ]]; then  # to what lies in the folder, not on that host
+    ln -sfr "$stage$(readlink "$file")" "$stage$file"
+  else
+    cp -a "$file" "$stage$file"
+  fi
   count=$((count + 1))
 }
 
@@ -83,4 +88,6 @@ if $cudnn; then
   done
 fi
 
+# Names of libraries that nothing here links to.
+find "$stage" -xtype l -delete
 echo "stage_dependencies: $count files, $(du -sh "$stage" | cut -f1), in $stage"

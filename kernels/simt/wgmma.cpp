@@ -15,6 +15,7 @@ constexpr uint32_t kPoison = 0xffbfffffu;
 
 struct WgmmaLane {
   float* d;
+  const uint32_t* a_place;
   uint64_t a, b;
   uint32_t a_registers[4];
   bool accumulate;
@@ -116,6 +117,10 @@ void execute(const Block& block, const Warp& warp, const MatrixUnit::Operation& 
   float b[16][256];
   if (operation.a_in_registers) {
     for (int lane = 0; lane < kWarpSize; ++lane) {
+      if (std::memcmp(operation.a_places[lane], operation.a_registers[lane].data(), 16) != 0) {
+        fault("a register of A of lane %d was written while a wgmma that reads it was under way",
+              lane);
+      }
       const int g = lane / 4, t = lane % 4;
       for (int r = 0; r < 4; ++r) {
         const uint32_t packed = operation.a_registers[lane][r];
@@ -203,7 +208,7 @@ void issue_wgmma(float* d, const uint32_t* a_registers, uint64_t a, uint64_t b, 
   if (thread.linear / 128 * 128 + 128 > thread.block->num_threads) {
     fault("wgmma in a warpgroup of fewer than four warps");
   }
-  WgmmaLane mine{d, a, b, {}, accumulate};
+  WgmmaLane mine{d, a_registers, a, b, {}, accumulate};
   if (a_registers) std::memcpy(mine.a_registers, a_registers, sizeof mine.a_registers);
   std::memcpy(thread.warp->slots[thread.warp->parity][thread.lane], &mine, sizeof mine);
   const bool registers = a_registers != nullptr;
@@ -255,6 +260,7 @@ void issue_wgmma(float* d, const uint32_t* a_registers, uint64_t a, uint64_t b, 
     operation.a_in_registers = registers;
     for (int lane = 0; registers && lane < kWarpSize; ++lane) {
       std::copy_n(lanes[lane].a_registers, 4, operation.a_registers[lane].begin());
+      operation.a_places[lane] = lanes[lane].a_place;
     }
     unit.open.push_back(std::move(operation));
   });

@@ -6,9 +6,9 @@
 // same.
 //
 // From issue to wait the accumulators belong to the unit. The model keeps their values aside and
-// leaves NaN in the registers: reading them early spreads NaN, writing them is a fault. Operands in
-// shared memory are read when the group is executed: at once (eager), at the wait that covers it
-// (lazy), or at either (random).
+// leaves NaN in the registers: reading them early spreads NaN, writing them is a fault; so is
+// writing registers of A, which must exist until the wait. Operands in shared memory are read when
+// the group is executed: at once (eager), at the wait that covers it (lazy), or at either (random).
 #pragma once
 
 #include <array>
@@ -48,7 +48,8 @@ struct MatrixUnit {
     bool a_in_registers = false, accumulate = false;
     uint64_t a = 0, b = 0;
     WgmmaShape shape;
-    std::array<std::array<uint32_t, 4>, kWarpSize> a_registers{};
+    std::array<std::array<uint32_t, 4>, kWarpSize> a_registers{};  // when it was issued
+    std::array<const uint32_t*, kWarpSize> a_places{};             // where they are
   };
   std::vector<Operation> open;  // not committed
   std::deque<std::vector<Operation>> groups;

@@ -248,6 +248,44 @@ TEST(SeededBugs, BlockEndsWhileTmaReads) {
             {"kernel pipeline", "a bulk store reads", "already returned"});
 }
 
+// --- A in registers ------------------------------------------------------------------------------
+
+// D = A · B with A in registers, all ones; the bug is to make the next A before the wait.
+template <bool early>
+void registers_kernel(float* out) {
+  SharedMemory shared;
+  const auto tile = shared.take<BFloat16>(64 * 64, 1024);
+  for (int i = static_cast<int>(threadIdx.x); i < 4096; i += kWarpgroup) {
+    store(tile + i, from_float<BFloat16>(1.0f));
+  }
+  fence_async_proxy();
+  sync_threads();
+  float d[32];
+  uint32_t a[4];
+  for (uint32_t& pair : a) pair = pack_bf16(1.0f, 1.0f);
+  for (int turn = 0; turn < 2; ++turn) {
+    warpgroup_fence();
+    wgmma<64>(d, a, MatrixTile<Major::k>(tile), turn > 0);
+    warpgroup_commit();
+    if (!early) warpgroup_wait<0>();
+    for (uint32_t& pair : a) pair = pack_bf16(2.0f, 2.0f);
+    if (early) warpgroup_wait<0>();
+  }
+  store(out + static_cast<int>(threadIdx.x), d[0]);
+}
+
+TEST(SeededBugs, RegistersOfATouched) {
+  const OnDevice<float> out(128);
+  const LaunchConfig config{.grid = {1}, .block = {128}, .shared_bytes = 8192};
+  under_all_schedules([&] {
+    EXPECT_EQ(fault_of([&] { launch({}, "rs", registers_kernel<false>, config, out.data()); }), "");
+    EXPECT_EQ(out.values(), std::vector<float>(128, 48.0f));
+  });
+  const WithSchedule lazy("lazy");
+  expect_in(fault_of([&] { launch({}, "rs", registers_kernel<true>, config, out.data()); }),
+            {"kernel rs, block (0,0,0)", "a register of A of lane 0 was written while a wgmma"});
+}
+
 // --- Without pipelines ---------------------------------------------------------------------------
 
 // out[i] = 2 x[i] for i < count, and one more with the bug.
