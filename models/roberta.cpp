@@ -213,8 +213,8 @@ class Roberta final : public Model {
     const Variable heads =
         self_attention(graph, project(graph, x, layer.qkv), attention, batch.sequences);
     const Sum middle = project_onto(graph, {x, hidden_dropout_}, heads, layer.attention_out);
-    graph.discard(x);
     const Variable m = add_norm(graph, middle, layer.norm1).y;
+    graph.discard(x);
     const FeedForward block{.up = layer.up.weight,
                             .up_bias = layer.up.bias,
                             .down = layer.down.weight,
