@@ -148,7 +148,8 @@ bench_attention() {
 bench_train() {
   local model=$1 batch=$2 length=$3 name=train-$(basename "$1" .json)-$3
   "$folder/tools/engine" bench train --device cuda --model "$model" --precision bf16 \
-    --batch "$batch" --length "$length" --steps 10 --warmup 3 --json >"$out/$name.json" || return 1
+    --batch "$batch" --length "$length" --steps 10 --warmup 3 --cuda-graph --json \
+    >"$out/$name.json" || return 1
   if python3 -c 'import torch, transformers' 2>/dev/null; then
     python3 bench/peers/train_step.py --from "$out/$name.json" --device cuda --compile \
       --steps 10 --warmup 4 >"$out/$name.peer.json" || return 1
@@ -206,7 +207,9 @@ for log in "$out"/kernels-*.log; do [[ -e $log ]] && { echo && cat "$log"; }; do
 if command -v python3 >/dev/null; then
   python3 - "$out" <<'PYTHON'
 import glob, json, os, sys
-print(f"\n{'training step, bf16':<34}{'tok/s':>10}{'PyTorch':>10}{'ratio':>7}{'MFU %':>7}{'GiB':>7}")
+# As engine train runs them: micro-batches replayed. graph %: against operations called one by one.
+print(f"\n{'training step, bf16':<34}{'tok/s':>10}{'PyTorch':>10}{'ratio':>7}{'MFU %':>7}{'graph %':>9}"
+      f"{'GiB':>7}")
 for path in sorted(glob.glob(os.path.join(sys.argv[1], "train-*.json"))):
     if path.endswith(".peer.json") or not os.path.getsize(path):
         continue
@@ -217,9 +220,13 @@ for path in sorted(glob.glob(os.path.join(sys.argv[1], "train-*.json"))):
     if os.path.exists(peer_path) and os.path.getsize(peer_path):
         with open(peer_path) as file:
             peer = json.loads(file.read().strip().splitlines()[-1])["tokens_per_second_median"]
-    speed = ours["tokens_per_second_median"]
+    graph = ours["cuda_graph"]
+    seconds = graph["replayed_seconds_median"]
+    speed = ours["tokens_per_step"] / seconds
+    mfu = ours["step_flops"] / seconds / ours["matmul_peak_flops"]
+    gain = seconds / graph["called_seconds_median"] - 1
     print(f"{ours['model']+' '+str(ours['batch'])+' x '+str(ours['length']):<34}{speed:>10.0f}"
-          f"{peer:>10.0f}{speed / peer if peer else 0:>7.2f}{100 * (ours['mfu_median'] or 0):>7.1f}"
+          f"{peer:>10.0f}{speed / peer if peer else 0:>7.2f}{100 * mfu:>7.1f}{100 * gain:>+9.1f}"
           f"{ours['planned_bytes'] / 2**30:>7.1f}")
 PYTHON
 fi
