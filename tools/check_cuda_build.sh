@@ -29,8 +29,9 @@ fi
 export CCACHE_NOHASHDIR=1
 CUDACXX=$nvcc cmake --preset cuda -DENGINE_TESTS=ON >/dev/null
 targets=(kernels_cuda hardware_cuda)
+available=$(cmake --build build-cuda --target help)
 for optional in kernels_rivals hardware_cuda_hopper; do
-  if cmake --build build-cuda --target help | grep -q "^$optional:"; then targets+=("$optional"); fi
+  if grep -q "^$optional:" <<<"$available"; then targets+=("$optional"); fi
 done
 cmake --build build-cuda --target "${targets[@]}"
 reports=$(find build-cuda/kernels build-cuda/tests/kernels -name '*.ptxas' | sort)
