@@ -1,11 +1,12 @@
 // Activations and their gated forms; bound by memory.
 //
-// Bytes per element of y in bf16: forward 4, gated 6; backward 6, gated 10. A thread takes eight
-// elements. Arithmetic keeps pace (activate.h).
+// Bytes per element of y in bf16: forward 4, gated 6; backward 6, gated 10. A thread takes 16 bytes
+// of each: eight elements, or four in fp32. Arithmetic keeps pace (activate.h).
 #include "kernels/cuda/activate.h"
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/device/eight.h"
+#include "kernels/cuda/device/eight.h"  // aligned_to_16
 #include "kernels/cuda/device/launch.h"
+#include "kernels/cuda/device/piece.h"
 
 namespace engine::kernels::ENGINE_GPU {
 namespace {
@@ -18,30 +19,30 @@ struct Pointwise {
   const void* dy;  // backward
   void* out;       // y, or dx
   int64_t rows, width;
-  int64_t pieces;  // of eight elements, in a row
+  int64_t pieces;  // of 16 bytes, in a row
   bool whole;      // every piece
 };
 
 template <Activation kind, bool gated, bool backward, typename T>
 __global__ void __launch_bounds__(kThreads) activation_kernel(const Pointwise p) {
+  constexpr int N = kVectorWidth<T>;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= p.rows * p.pieces) return;
   const int64_t row = gated ? quotient(index, p.pieces) : 0, piece = index - row * p.pieces;
-  const int64_t i = piece * 8, valid = p.width - i;
+  const int64_t i = piece * N, valid = p.width - i;
   const int64_t x_at = (gated ? 2 * row * p.width : 0) + i, y_at = row * p.width + i;
 
-  float x[8], up[8] = {}, d[8] = {};
-  const auto raw_x = load_eight_once(static_cast<const T*>(p.x) + x_at, valid, p.whole);
+  float x[N], up[N] = {}, d[N] = {};
+  load_piece_once(x, static_cast<const T*>(p.x) + x_at, valid, p.whole);
   if constexpr (gated) {
-    to_floats(up, load_eight_once(static_cast<const T*>(p.x) + x_at + p.width, valid, p.whole));
+    load_piece_once(up, static_cast<const T*>(p.x) + x_at + p.width, valid, p.whole);
   }
   if constexpr (backward) {
-    to_floats(d, load_eight_once(static_cast<const T*>(p.dy) + y_at, valid, p.whole));
+    load_piece_once(d, static_cast<const T*>(p.dy) + y_at, valid, p.whole);
   }
-  to_floats(x, raw_x);
-  float out[8], d_up[8];
+  float out[N], d_up[N];
 #pragma unroll
-  for (int j = 0; j < 8; ++j) {
+  for (int j = 0; j < N; ++j) {
     float slope;
     const float value = activate<kind, T>(x[j], slope);
     if constexpr (backward) {
@@ -52,8 +53,8 @@ __global__ void __launch_bounds__(kThreads) activation_kernel(const Pointwise p)
     }
   }
   T* const to = static_cast<T*>(p.out) + (backward ? x_at : y_at);
-  store_eight(to, out, valid, p.whole);
-  if constexpr (gated && backward) store_eight(to + p.width, d_up, valid, p.whole);
+  store_piece(to, out, valid, p.whole);
+  if constexpr (gated && backward) store_piece(to + p.width, d_up, valid, p.whole);
 }
 
 template <Activation kind, bool backward, typename T>
@@ -95,8 +96,9 @@ void run(Stream stream, Pointwise p, Activation kind, bool gated, DType dtype) {
     p.width *= p.rows;
     p.rows = 1;
   }
-  p.pieces = ceil_div<int64_t>(p.width, 8);
-  p.whole = aligned && p.width % 8 == 0;
+  const auto elements = static_cast<int64_t>(16 / size_of(dtype));  // of a piece
+  p.pieces = ceil_div(p.width, elements);
+  p.whole = aligned && p.width % elements == 0;
   if (dtype == DType::bf16) {
     launch_type<backward, BFloat16>(stream, p, kind, gated);
   } else {

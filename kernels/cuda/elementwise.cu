@@ -1,14 +1,15 @@
 // add, cast and find_nonfinite: one pass over memory, 16 bytes per access where alignment allows.
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/device/eight.h"
+#include "kernels/cuda/device/eight.h"  // aligned_to_16
 #include "kernels/cuda/device/launch.h"
+#include "kernels/cuda/device/piece.h"
 #include "kernels/cuda/device/warp.h"
 
 namespace engine::kernels::ENGINE_GPU {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPerThread = 8;  // elements: 16 bytes of bf16, or two loads of fp32
+constexpr int kPerThread = 8;  // elements: 16 bytes of bf16, or two times four beside fp32
 
 // Blocks for `count` elements. Large arrays: every block takes several pieces (grid-stride loop).
 unsigned blocks_for(int64_t count) {
@@ -27,23 +28,32 @@ struct Sum {
 
 template <typename A, typename B, typename Out>
 __global__ void __launch_bounds__(kThreads) add_kernel(const Sum sum) {
+  constexpr int N = sizeof(A) == 2 && sizeof(B) == 2 && sizeof(Out) == 2 ? 8 : 4;
+  constexpr int kPlaces = kPerThread / N, kApart = kThreads * N;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * kPerThread;
-  for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPerThread;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads * kPerThread + threadIdx.x * N;
        i < sum.count; i += step) {
-    const bool whole = sum.aligned && i + kPerThread <= sum.count;
-    const int64_t valid = sum.count - i;
-    float a[8];
-    to_floats(a, load_eight_once(static_cast<const A*>(sum.a) + i, valid, whole));
-    if (sum.b) {
-      float b[8];
-      to_floats(b, load_eight_once(static_cast<const B*>(sum.b) + i, valid, whole));
+    float a[kPlaces][N], b[kPlaces][N] = {};
+    const auto valid = [&](int k) { return sum.count - i - k * kApart; };
+    const auto whole = [&](int k) { return sum.aligned && valid(k) >= N; };
 #pragma unroll
-      for (int j = 0; j < 8; ++j) a[j] += b[j];
-    } else if (sum.scale != 1.0f) {
-#pragma unroll
-      for (int j = 0; j < 8; ++j) a[j] *= sum.scale;
+    for (int k = 0; k < kPlaces; ++k) {  // all loads before the first is needed
+      const int64_t at = i + k * kApart;
+      load_piece_once(a[k], static_cast<const A*>(sum.a) + at, valid(k), whole(k));
+      if (sum.b) load_piece_once(b[k], static_cast<const B*>(sum.b) + at, valid(k), whole(k));
     }
-    store_eight(static_cast<Out*>(sum.out) + i, a, valid, whole);
+#pragma unroll
+    for (int k = 0; k < kPlaces; ++k) {
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        if (sum.b) {
+          a[k][j] += b[k][j];
+        } else if (sum.scale != 1.0f) {
+          a[k][j] *= sum.scale;
+        }
+      }
+      store_piece(static_cast<Out*>(sum.out) + i + k * kApart, a[k], valid(k), whole(k));
+    }
   }
 }
 
