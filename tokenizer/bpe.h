@@ -33,6 +33,11 @@ class Bpe final : public Model {
   Bpe(Vocabulary vocabulary, MergeTable merges, BpeOptions options);
 
   bool is_bpe() const override { return true; }
+  std::string name() const override {
+    return options_.byte_level      ? "byte-level BPE"
+           : options_.byte_fallback ? "BPE with byte fallback"
+                                    : "BPE";
+  }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::unique_ptr<ModelScratch> make_scratch() const override;
   // Throws TOK-UNKNOWN if a symbol is unknown and `unk_token` is not in the vocabulary.

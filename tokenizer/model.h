@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -21,6 +22,8 @@ class Model {
   virtual ~Model() = default;
   // Made of merges of pairs, of whatever kind.
   virtual bool is_bpe() const { return false; }
+  // What people call it: "byte-level BPE".
+  virtual std::string name() const = 0;
   // Token texts as they stand in the file.
   virtual const Vocabulary& vocabulary() const = 0;
   virtual std::unique_ptr<ModelScratch> make_scratch() const = 0;

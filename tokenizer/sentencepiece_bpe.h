@@ -29,6 +29,9 @@ class SentencePieceBpe final : public Model {
   SentencePieceBpe(Vocabulary vocabulary, SentencePieceBpeOptions options);
 
   bool is_bpe() const override { return true; }
+  std::string name() const override {
+    return byte_ids_.empty() ? "SentencePiece BPE" : "SentencePiece BPE with byte fallback";
+  }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::unique_ptr<ModelScratch> make_scratch() const override;
   void encode(std::string_view piece, ModelScratch& scratch,

@@ -217,6 +217,10 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   return text;
 }
 
+std::string Tokenizer::model_name() const {
+  return state_->parts.model->name();
+}
+
 std::optional<std::string> Tokenizer::id_to_token(int32_t id) const {
   if (const AddedToken* token = state_->parts.added_tokens.find(id)) return token->content;
   const tokenizer::Vocabulary& vocabulary = state_->parts.model->vocabulary();

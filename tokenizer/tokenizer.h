@@ -99,6 +99,9 @@ class Tokenizer {
   // Ids outside the vocabulary (the padding rows of an embedding) decode to nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
 
+  // How texts become tokens, as people call it: "byte-level BPE", "BPE with byte fallback",
+  // "SentencePiece BPE", "Unigram", "WordPiece", "WordLevel".
+  std::string model_name() const;
   // The text of a token as the files spell it; nothing for ids without a token.
   std::optional<std::string> id_to_token(int32_t id) const;
   std::optional<int32_t> token_to_id(std::string_view token) const;

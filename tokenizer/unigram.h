@@ -30,6 +30,9 @@ class Unigram final : public Model {
  public:
   Unigram(Vocabulary vocabulary, UnigramOptions options);
 
+  std::string name() const override {
+    return byte_ids_.empty() ? "Unigram" : "Unigram with byte fallback";
+  }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::unique_ptr<ModelScratch> make_scratch() const override;
   // Throws TOK-UNKNOWN if a character is unknown and there is no unknown token.

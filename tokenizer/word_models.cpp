@@ -20,6 +20,7 @@ class WordPiece final : public Model {
     }
   }
 
+  std::string name() const override { return "WordPiece"; }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::unique_ptr<ModelScratch> make_scratch() const override {
     return std::make_unique<ModelScratch>();
@@ -65,6 +66,7 @@ class WordLevel final : public Model {
   WordLevel(Vocabulary vocabulary, const std::string& unk_token)
       : vocabulary_(std::move(vocabulary)), unk_id_(vocabulary_.find(unk_token)) {}
 
+  std::string name() const override { return "WordLevel"; }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::unique_ptr<ModelScratch> make_scratch() const override {
     return std::make_unique<ModelScratch>();

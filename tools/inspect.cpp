@@ -13,7 +13,8 @@
 #include "engine/train/report/flops.h"
 #include "models/describe.h"
 #include "models/registry.h"
-#include "tokenizer/tokenizer.h"
+#include "tools/digits.h"
+#include "tools/inspect_tokenizer.h"
 #include "tools/verbs.h"
 
 namespace engine {
@@ -122,24 +123,6 @@ Json tensors_of(const ModelDescription& description) {
   return json;
 }
 
-Json tokenizer_of(const Tokenizer& tokenizer) {
-  Json json;
-  json["tokens"] = tokenizer.vocab_size();
-  const auto role = [&](const char* name, std::optional<int32_t> id) {
-    if (id) json[name] = Json{{"id", *id}, {"token", tokenizer.id_to_token(*id).value_or("")}};
-  };
-  role("bos", tokenizer.bos_id());
-  role("eos", tokenizer.eos_id());
-  role("pad", tokenizer.pad_id());
-  role("unk", tokenizer.roles().unk);
-  json["special_tokens"] = tokenizer.special_tokens().size();
-  json["prefix_ids"] = tokenizer.prefix_ids();
-  json["suffix_ids"] = tokenizer.suffix_ids();
-  json["files"] = Json::array();
-  for (const TokenizerFile& file : tokenizer.files()) json["files"].push_back(file.name);
-  return json;
-}
-
 struct Plan {
   const char* precision;
   const char* recompute;
@@ -199,14 +182,6 @@ std::string describe_windows(const std::vector<int64_t>& windows) {
   return others.empty() ? text : text + "; all tokens in layers " + others;
 }
 
-std::string digits(int64_t value) {  // 124439808 -> "124,439,808"
-  std::string text = std::to_string(value);
-  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > 0; at -= 3) {
-    text.insert(static_cast<size_t>(at), ",");
-  }
-  return text;
-}
-
 void print_list(const char* what, const std::vector<std::string>& names) {
   constexpr size_t kShown = 10;
   if (names.empty()) return;
@@ -230,24 +205,6 @@ void print_tensors(const ModelDescription& description) {
   print_list("missing in the checkpoint", description.missing);
   print_list("in the checkpoint, not used", description.unused);
   print_list("in the checkpoint, known to be of no use", description.ignored);
-}
-
-void print_tokenizer(const Tokenizer& tokenizer) {
-  fmt::print("\ntokenizer   {} tokens, {} special\n", digits(tokenizer.vocab_size()),
-             tokenizer.special_tokens().size());
-  const auto role = [&](const char* name, std::optional<int32_t> id) {
-    if (id) fmt::print("  {:<4} {:>7}  {}\n", name, *id, tokenizer.id_to_token(*id).value_or(""));
-  };
-  role("bos", tokenizer.bos_id());
-  role("eos", tokenizer.eos_id());
-  role("pad", tokenizer.pad_id());
-  role("unk", tokenizer.roles().unk);
-  if (!tokenizer.prefix_ids().empty()) {
-    fmt::print("  puts {} before a text\n", fmt::join(tokenizer.prefix_ids(), " "));
-  }
-  if (!tokenizer.suffix_ids().empty()) {
-    fmt::print("  puts {} after a text\n", fmt::join(tokenizer.suffix_ids(), " "));
-  }
 }
 
 // Forward and backward together: per token of rows of `row_length`, by every convention, or, of an
@@ -344,7 +301,7 @@ ExitCode run_inspect(Invocation& invocation) {
     out["config"] = where;
     out["model"] = facts_of(info);
     out["weights"] = tensors_of(description);
-    if (subject.tokenizer) out["tokenizer"] = tokenizer_of(*subject.tokenizer);
+    if (subject.tokenizer) out["tokenizer"] = tokenizer_facts(*subject.tokenizer);
     out[info.encoder_decoder ? "flops" : "flops_per_token"] = flops;
     out["training_memory"] = {{"batch_tokens", batch_tokens}, {"row_length", batch.longest}};
     for (const Plan& plan : plans) out["training_memory"]["plans"].push_back(plan_json(plan));
@@ -366,7 +323,7 @@ ExitCode run_inspect(Invocation& invocation) {
     }
   }
   print_tensors(description);
-  if (subject.tokenizer) print_tokenizer(*subject.tokenizer);
+  if (subject.tokenizer) print_tokenizer_facts(*subject.tokenizer);
   print_flops(flops);
   fmt::print("\ntraining memory, AdamW, micro-batch of {} tokens in rows of {}, GiB\n",
              batch_tokens, batch.longest);

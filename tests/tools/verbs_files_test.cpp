@@ -236,6 +236,74 @@ TEST(Inspect, EveryFamily) {
                                              "t5", "xlm-roberta"}));
 }
 
+TEST(Inspect, TokenizerAndChatTemplate) {
+  const std::string model = scratch() / "with_tokenizer";
+  fs::copy(tiny_tokenizer(), model, fs::copy_options::recursive);
+  std::ofstream(model + "/config.json") << R"({"model_type":"gpt2","n_layer":1,"vocab_size":300})";
+  const std::string verb = "inspect " + model + " --batch-tokens 16 --row-length 8";
+  const Result plain = run(verb);
+  ASSERT_EQ(plain.code, 0) << plain.err;
+  EXPECT_TRUE(has(plain.out, "tokenizer   byte-level BPE, 300 tokens, 1 special\n")) << plain.out;
+  EXPECT_TRUE(has(plain.out, "  puts nothing before a text, nothing after it\n")) << plain.out;
+  EXPECT_TRUE(has(plain.out, "chat template   none\n"));
+
+  const auto with_template = [&](const std::string& text) {
+    std::ofstream(model + "/chat_template.jinja") << text;
+  };
+  with_template(
+      "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% elif m['role'] in "
+      "['assistant', 'tool'] %}{% generation %}{{ m.content }}{% endgeneration %}{% endif %}"
+      "{% endfor %}");
+  const Json chat = Json::parse(run(verb + " --json").out)["tokenizer"]["chat_templates"];
+  EXPECT_EQ(chat, Json::parse(R"([{"name": "default", "generation_blocks": true,
+                                   "roles": ["user", "assistant", "tool"]}])"));
+  EXPECT_TRUE(has(run(verb).out, "roles       user, assistant, tool\n"));
+  EXPECT_TRUE(has(run(verb).out, "marked by {% generation %}\n"));
+  // A template that does not parse is told, and is no reason not to look at the model.
+  with_template("{% for m in messages %}");
+  const Result broken = run(verb);
+  EXPECT_EQ(broken.code, 0) << broken.err;
+  EXPECT_TRUE(has(broken.out, "CHAT-SYNTAX")) << broken.out;
+}
+
+// The kinds of tokenizers, and what they put around a text, of published files.
+TEST(Inspect, PublishedTokenizers) {
+  ENGINE_REQUIRE_SHARED_DATA(tokenizers, "tokenizers");
+  const struct {
+    const char* name;
+    std::vector<const char*> files;
+    const char* line;
+    const char* around;
+  } published[] = {
+      {"gpt2",
+       {"encoder.json", "vocab.bpe"},
+       "byte-level BPE, 50,257 tokens, 1 special",
+       "puts nothing before a text, nothing after it"},
+      {"llama2",
+       {"tokenizer.model"},
+       "SentencePiece BPE with byte fallback, 32,000 tokens",
+       "puts <s> (1) before a text, nothing after it"},
+      {"llama3",
+       {"tokenizer.model"},
+       "byte-level BPE, 128,256 tokens, 256 special",
+       "puts <|begin_of_text|> (128000) before a text, nothing after it"},
+      {"t5", {"spiece.model"}, "Unigram, ", "nothing before a text, "},
+  };
+  for (const auto& one : published) {
+    SCOPED_TRACE(one.name);
+    const std::string model = scratch() / ("published_" + std::string(one.name));
+    fs::create_directories(model);
+    for (const char* file : one.files) {
+      fs::copy_file(tokenizers / one.name / file, fs::path(model) / file);
+    }
+    std::ofstream(model + "/config.json") << R"({"model_type":"gpt2","n_layer":1})";
+    const Result result = run("inspect " + model + " --batch-tokens 16 --row-length 8");
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_TRUE(has(result.out, one.line)) << result.out;
+    EXPECT_TRUE(has(result.out, one.around)) << result.out;
+  }
+}
+
 TEST(Inspect, WindowsAndWhatIsIgnored) {
   const Result windows = run("inspect --row-length 32 " + golden("gemma3_text"));
   ASSERT_EQ(windows.code, 0) << windows.err;

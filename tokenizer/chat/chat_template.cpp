@@ -9,6 +9,7 @@
 
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
+#include "tokenizer/chat/jinja/compared_texts.h"
 #include "tokenizer/chat/jinja/text.h"
 #include "tokenizer/unicode.h"
 
@@ -279,6 +280,15 @@ const ChatTemplate::Named& ChatTemplate::select(const Conversation& conversation
 
 bool ChatTemplate::has_generation_blocks(const Conversation& conversation) const {
   return select(conversation).parsed->has_generation;
+}
+
+std::vector<ChatTemplate::Facts> ChatTemplate::facts() const {
+  std::vector<Facts> all;
+  for (const auto& [name, entry] : templates_) {
+    all.push_back(
+        {name, entry.parsed->has_generation, jinja::compared_texts(*entry.parsed, "role")});
+  }
+  return all;
 }
 
 RenderedChat ChatTemplate::render(const Conversation& conversation,

@@ -72,6 +72,14 @@ class ChatTemplate {
   // The template that is used for the conversation marks what the assistant says.
   bool has_generation_blocks(const Conversation& conversation) const;
 
+  // What is known of each template without rendering it, by name.
+  struct Facts {
+    std::string name;  // "default"
+    bool has_generation_blocks = false;
+    std::vector<std::string> roles;  // that it compares a message's role with
+  };
+  std::vector<Facts> facts() const;
+
   // The end-of-text token that templates see; empty when there is none.
   const std::string& eos_token() const { return eos_token_; }
 

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tokenizer/chat/jinja/compared_texts.h"
 #include "tokenizer/chat/jinja/interpreter.h"
 #include "tokenizer/chat/jinja/parser.h"
 #include "tokenizer/chat/jinja/text.h"
@@ -107,6 +108,20 @@ TEST(Jinja, TheDateIsThereOnlyWhenItWasGiven) {
 }
 
 // A block in a macro is found where Jinja puts it if its text is really there.
+TEST(Jinja, TextsThatAKeyIsComparedWith) {
+  const auto texts = [](const char* source) { return compared_texts(parse(source), "role"); };
+  using Texts = std::vector<std::string>;
+  EXPECT_EQ(texts("{{ m.role == 'a' }}{% if 'b' != m['role'] or m.role == 'a' %}{% endif %}"),
+            (Texts{"a", "b"}));
+  EXPECT_EQ(texts("{% set role = m.role %}{% for x in y if role in ['c', 'd'] %}{% endfor %}"),
+            (Texts{"c", "d"}));
+  EXPECT_EQ(texts("{% macro f(r=(m.role not in ('e', 1))) %}{{ g(h, k=m.role == 'f') }}"
+                  "{% endmacro %}"),
+            (Texts{"e", "f"}));
+  // Other keys, and what is only printed.
+  EXPECT_EQ(texts("{{ m.rule == 'a' }}{{ m['role'] ~ 'b' }}{{ 'role' == x }}"), Texts{});
+}
+
 TEST(Jinja, GenerationBlocksInMacros) {
   const std::string macro =
       "{% macro m(x) %}{% generation %}{{ x }}{% endgeneration %}!{% endmacro %}";
