@@ -36,6 +36,9 @@ class Gpt2 final : public DecoderModel {
     info_.eos_ids = config.ids("eos_token_id");
     info_.pad_ids = config.ids("pad_token_id");
     info_.tied_head = config.boolean("tie_word_embeddings", true);
+    if (config.boolean("add_cross_attention", false)) {
+      config.unsupported("add_cross_attention", "true", "false");
+    }
     eps_ = config.number("layer_norm_epsilon", 1e-5f);
     embedding_dropout_ = config.number("embd_pdrop", 0.1f);
     residual_dropout_ = config.number("resid_pdrop", 0.1f);

@@ -38,16 +38,31 @@ std::string text_of(const nlohmann::ordered_json& config, const char* key) {
 
 // Weights of a quantised export mean nothing without their scales, which nobody here reads.
 void refuse_quantised(const nlohmann::ordered_json& config, const std::string& where) {
-  const auto it = config.find("quantization_config");
-  if (it == config.end() || it->is_null()) return;
-  const std::string method = it->is_object() ? text_of(*it, "quant_method") : "";
-  throw Error(
-      ExitCode::checkpoint, "CONFIG-UNSUPPORTED",
-      "quantization_config = " + (method.empty() ? it->dump() : method) + " is not supported")
-      .where(where)
-      .expected("weights in F32, BF16 or F16")
-      .found("a quantised export" + (method.empty() ? "" : " (" + method + ")"))
-      .fix("use the original, unquantised checkpoint");
+  for (const std::string key : {"quantization_config", "compression_config"}) {
+    const auto it = config.find(key);
+    if (it == config.end() || it->is_null()) continue;
+    const std::string method = it->is_object() ? text_of(*it, "quant_method") : "";
+    throw Error(ExitCode::checkpoint, "CONFIG-UNSUPPORTED",
+                key + " = " + (method.empty() ? it->dump() : method) + " is not supported")
+        .where(where)
+        .expected("weights in F32, BF16 or F16")
+        .found("a quantised export" + (method.empty() ? "" : " (" + method + ")"))
+        .fix("use the original, unquantised checkpoint");
+  }
+}
+
+// A head that is neither a language model's nor a sequence classifier's: the model would be another
+// one without it. Who names a task wants its body only.
+void refuse_other_heads(const std::string& architecture, const std::string& where) {
+  for (const char* head : {"ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice",
+                           "DoubleHeadsModel"}) {
+    if (!architecture.ends_with(head)) continue;
+    throw Error(ExitCode::checkpoint, "MODEL-TASK",
+                "the head of this architecture is not supported: " + architecture)
+        .where(where)
+        .expected("a language model, or ...ForSequenceClassification")
+        .fix("model.task=causal_lm or sequence_classification trains another head on its body");
+  }
 }
 
 }  // namespace
@@ -68,6 +83,7 @@ std::unique_ptr<Model> make_model(const nlohmann::ordered_json& config, const st
     known += (known.empty() ? "" : ", ") + std::string(family.model_type);
     if (type != family.model_type) continue;
     if (!task) {
+      refuse_other_heads(architecture, where);
       const bool classifier =
           architecture.ends_with("ForSequenceClassification") || !family.language_model;
       task = classifier ? Task::sequence_classification : Task::causal_lm;

@@ -14,7 +14,8 @@ namespace engine {
 // The model a config.json describes, without memory for its parameters. `where` names the config
 // in errors. The task is the one `architectures` names unless it is given; an encoder always
 // classifies. Throws Error MODEL-UNKNOWN (checkpoint) for families that the engine does not know,
-// MODEL-TASK for a task the family has not, CONFIG-UNSUPPORTED for quantised exports.
+// MODEL-TASK for a task the family has not and for heads of other tasks, CONFIG-UNSUPPORTED for
+// quantised exports.
 std::unique_ptr<Model> make_model(const nlohmann::ordered_json& config, const std::string& where,
                                   std::optional<Task> task = std::nullopt);
 

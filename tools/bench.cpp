@@ -14,7 +14,7 @@ namespace engine {
 void BenchOptions::add_to(CLI::App& app) {
   app.add_option("--model", model,
                  "gpt2-124m, llama-60m, llama-3.2-1b, llama-3.2-3b, "
-                 "qwen2.5-1.5b, gemma-3-1b, or the path of a config.json")
+                 "qwen2.5-1.5b, gemma-3-1b, t5-small, or the path of a config.json")
       ->capture_default_str();
   app.add_option("--batch", batch, "Sequences of a step (gpt2-124m 4, llama-60m 8)")
       ->check(CLI::PositiveNumber);

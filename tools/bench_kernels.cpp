@@ -73,6 +73,12 @@ void bench_kernels(BenchKernelsOptions options, const kernels::Stream& stream) {
   const PrecisionPolicy precision = parse_precision(options.precision);
   const DType dtype = precision.compute;
   const std::unique_ptr<Model> shape = make_model(model.config(), model.name);
+  if (shape->info().task != Task::causal_lm || shape->info().encoder_decoder) {
+    throw Error(ExitCode::usage, "BENCH-MODEL",
+                model.name + " is not a decoder: its operations are not listed here")
+        .expected("an architecture ...ForCausalLM or ...LMHeadModel")
+        .fix("engine bench train, for the whole step");
+  }
   KernelShapes shapes = kernel_shapes(*shape, model.name, options.batch, options.length);
   shapes.tf32 = precision.tf32;
   const std::vector<KernelCase> cases = kernel_cases(stream, shapes, dtype, options.op);

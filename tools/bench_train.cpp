@@ -114,9 +114,12 @@ void print_train(const StepReport& report, const BenchTrainOptions& options,
                  const BenchModel& model) {
   const StepBenchmark& b = report.bench;
   const Timing total = b.total();
-  fmt::print("{}  {:.1f}M parameters, batch {} x {}, {}, {}, {} threads\n", model.name,
+  // Of an encoder-decoder model there are as many tokens of source as of target.
+  const bool pairs = b.tokens == 2 * options.batch * options.length;
+  fmt::print("{}  {:.1f}M parameters, batch {} x {}{}, {}, {}, {} threads\n", model.name,
              static_cast<double>(b.num_params) / 1e6, options.batch, options.length,
-             options.precision, report.device, omp_get_max_threads());
+             pairs ? fmt::format(" + {}", options.length) : "", options.precision, report.device,
+             omp_get_max_threads());
   fmt::print("step    {:.3f} s median, {:.3f} s least of {}   {:.0f} tok/s median, {:.0f} best\n",
              total.median, total.minimum, total.runs, report.tokens_per_second(total.median),
              report.tokens_per_second(total.minimum));
@@ -153,10 +156,9 @@ void bench_train(BenchTrainOptions options, const kernels::Stream& device) {
   const BenchModel model = options.find();
   const ordered_json config = model.config();
   const ModelFactory make = [&] { return make_model(config, model.name); };
-  if (const auto shape = make();
-      shape->info().task != Task::causal_lm || shape->info().encoder_decoder) {
+  if (make()->info().task != Task::causal_lm) {
     throw Error(ExitCode::usage, "BENCH-MODEL", model.name + " is not a language model")
-        .expected("an architecture ...ForCausalLM or ...LMHeadModel");
+        .expected("an architecture ...ForCausalLM, ...LMHeadModel or ...ForConditionalGeneration");
   }
   const StepReport report = report_step({.make_model = make,
                                          .device = device,

@@ -82,6 +82,18 @@ constexpr const char* kGemma1b = R"({
   "tie_word_embeddings": true
 })";
 
+constexpr const char* kT5Small = R"({
+  "architectures": ["T5ForConditionalGeneration"],
+  "model_type": "t5",
+  "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048,
+  "num_layers": 6, "num_decoder_layers": 6, "num_heads": 8,
+  "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
+  "feed_forward_proj": "relu", "layer_norm_epsilon": 1e-6, "initializer_factor": 1.0,
+  "dropout_rate": 0.0,
+  "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,
+  "is_encoder_decoder": true, "tie_word_embeddings": true
+})";
+
 struct Named {
   const char* name;
   const char* config;
@@ -91,6 +103,7 @@ constexpr Named kModels[] = {
     {"gpt2-124m", kGpt2, 4, 512},        {"llama-60m", kLlama, 8, 256},
     {"llama-3.2-1b", kLlama1b, 4, 2048}, {"llama-3.2-3b", kLlama3b, 4, 1024},
     {"qwen2.5-1.5b", kQwen1b5, 8, 1024}, {"gemma-3-1b", kGemma1b, 8, 1024},
+    {"t5-small", kT5Small, 8, 128},
 };
 
 }  // namespace

@@ -41,14 +41,44 @@ struct Bench {
   double lr;
 
   Batch batch(int step) const {
-    return random_batch(options.batch, options.length, model.info().vocab_size,
-                        options.seed + static_cast<uint64_t>(step));
+    const ModelInfo& info = model.info();
+    const uint64_t seed = options.seed + static_cast<uint64_t>(step);
+    return info.encoder_decoder
+               ? random_pairs(options.batch, options.length, info, seed)
+               : random_batch(options.batch, options.length, info.vocab_size, seed);
   }
   ForwardOptions forward(const Batch& batch) const {
     return {.graph = {.recompute = options.recompute, .precision = options.precision},
             .grad_scale = static_cast<float>(1.0 / static_cast<double>(batch.num_targets))};
   }
 };
+
+// Model FLOPs of a step, and the same with causal attention in full.
+void count_flops(const Model& model, int64_t sequences, int64_t length, StepBenchmark& out) {
+  const ModelInfo& info = model.info();
+  const int64_t width = int64_t{info.num_heads} * info.head_dim;
+  if (info.encoder_decoder) {
+    const EncoderDecoderFlopsShape shape{.source_params = model.source_matmul_parameters(),
+                                         .target_params = model.matmul_parameters(),
+                                         .encoder_layers = info.num_encoder_layers,
+                                         .decoder_layers = info.num_layers,
+                                         .attention_width = width};
+    const auto examples = static_cast<double>(sequences);
+    out.flops = examples * example_flops(shape, length, length);
+    // What the decoder's self-attention leaves out: the half above the diagonal.
+    const double unseen = static_cast<double>(length) * static_cast<double>(length - 1) / 2;
+    out.flops_palm = out.flops + examples * 12.0 * static_cast<double>(width) *
+                                     static_cast<double>(info.num_layers) * unseen;
+    return;
+  }
+  const FlopsShape shape{.matmul_params = model.matmul_parameters(),
+                         .num_layers = info.num_layers,
+                         .attention_width = width,
+                         .sliding_windows = info.windows};
+  const auto tokens = static_cast<double>(sequences * length);
+  out.flops = tokens * flops_per_token(shape, length, FlopsConvention::exact);
+  out.flops_palm = tokens * flops_per_token(shape, length, FlopsConvention::palm);
+}
 
 GraphComparison compare_graphs(const Bench& bench) {
   GraphComparison out;
@@ -109,27 +139,52 @@ Batch random_batch(int64_t sequences, int64_t length, int64_t vocab_size, uint64
   return batch;
 }
 
+Batch random_pairs(int64_t sequences, int64_t length, const ModelInfo& info, uint64_t seed) {
+  Batch batch;
+  std::mt19937_64 generator(seed);
+  const auto random_ids = [&] {
+    std::vector<int32_t> ids(static_cast<size_t>(length));
+    for (int32_t& id : ids) {
+      id = static_cast<int32_t>(generator() % static_cast<uint64_t>(info.vocab_size));
+    }
+    return ids;
+  };
+  for (int64_t s = 0; s < sequences; ++s) {
+    const std::vector<int32_t> source = random_ids(), labels = random_ids();
+    append_pair(batch, source, shift_right(labels, info.decoder_start_id, *pair_pad_id(info)),
+                labels);
+    batch.rows.push_back(static_cast<uint32_t>(s));
+    batch.labels.push_back(-1);
+  }
+  return batch;
+}
+
 StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
   StepBenchmark out;
-  out.tokens = options.batch * options.length;
+  BatchShape step{.tokens = options.batch * options.length,
+                  .sequences = options.batch,
+                  .longest = options.length};
+  if (options.make_model()->info().encoder_decoder) {
+    step.source_tokens = step.tokens;
+    step.source_longest = step.longest;
+  }
+  out.tokens = step.tokens + step.source_tokens;
   out.resident_before = peak_resident_memory();
   const bool compare = options.compare_graphs && kernels::operations(options.device).can_record;
   const OptimizerConfig optimizer_config{.lr = 1e-4, .weight_decay = 0.01};
-  const TrainingShape shape{
-      .precision = options.precision,
-      .recompute = options.recompute,
-      .train = {.tokens = out.tokens, .sequences = options.batch, .longest = options.length},
-      .max_positions = options.length,
-      .optimizer = optimizer_config,
-      .step_graphs = compare,
-      .device = options.device.device};
+  const TrainingShape shape{.precision = options.precision,
+                            .recompute = options.recompute,
+                            .train = step,
+                            .max_positions = options.length,
+                            .optimizer = optimizer_config,
+                            .step_graphs = compare,
+                            .device = options.device.device};
   out.plan = plan_training(options.make_model, shape);
   Runtime runtime(options.device);
   require_plan_fits(out.plan, available_memory(runtime.stream()), memory_source(options.device),
                     options.make_model, shape);
 
   const std::unique_ptr<Model> model = options.make_model();
-  const ModelInfo& info = model->info();
   model->parameters().allocate(runtime, options.precision, ParameterSet::Purpose::training);
   model->parameters().initialize(runtime, options.seed);
   model->prepare(runtime, options.length);
@@ -138,13 +193,7 @@ StepBenchmark benchmark_step(const StepBenchmarkOptions& options) {
 
   out.num_params = model->parameters().count();
   out.matmul_params = model->matmul_parameters();
-  const FlopsShape flops{.matmul_params = out.matmul_params,
-                         .num_layers = info.num_layers,
-                         .attention_width = int64_t{info.num_heads} * info.head_dim,
-                         .sliding_windows = info.windows};
-  const auto tokens = static_cast<double>(out.tokens);
-  out.flops = tokens * flops_per_token(flops, options.length, FlopsConvention::exact);
-  out.flops_palm = tokens * flops_per_token(flops, options.length, FlopsConvention::palm);
+  count_flops(*model, options.batch, options.length, out);
 
   const Bench bench{options, runtime, *model, optimizer, optimizer_config.lr};
   for (int i = 0; i < options.warmup + options.steps; ++i) {

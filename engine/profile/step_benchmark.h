@@ -15,7 +15,8 @@ struct StepBenchmarkOptions {
   kernels::Stream device;
   PrecisionPolicy precision;
   RecomputePolicy recompute = RecomputePolicy::none;
-  int64_t batch = 4, length = 512;  // sequences, tokens of each
+  // Sequences, and tokens of each; of an encoder-decoder model of each source and of each target.
+  int64_t batch = 4, length = 512;
   int warmup = 1, steps = 5;
   uint64_t seed = 0;
   bool compare_graphs = false;  // StepBenchmark::graphs
@@ -39,7 +40,7 @@ struct GraphComparison {
 
 struct StepBenchmark {
   std::vector<StepTimes> steps;  // without the warm-up
-  int64_t tokens = 0;            // of one step
+  int64_t tokens = 0;            // of one step, sources included
   int64_t num_params = 0, matmul_params = 0;
   double flops = 0;       // model FLOPs of a step, attention as computed (FlopsConvention::exact)
   double flops_palm = 0;  // the same without a discount for causality
@@ -57,6 +58,10 @@ struct StepBenchmark {
 
 // Random tokens, each sequence a document; the last token of each has no target.
 Batch random_batch(int64_t sequences, int64_t length, int64_t vocab_size, uint64_t seed);
+
+// For an encoder-decoder model: random sources and targets of `length` tokens each; every token of
+// a target is predicted.
+Batch random_pairs(int64_t sequences, int64_t length, const ModelInfo& info, uint64_t seed);
 
 // Throws engine::Error MEM-PLAN (out_of_memory) when the plan exceeds the memory there is.
 StepBenchmark benchmark_step(const StepBenchmarkOptions& options);

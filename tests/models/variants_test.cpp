@@ -103,10 +103,15 @@ TEST(Variants, Shards) {
 }
 
 TEST(Variants, DtypeKeys) {
-  expect_same_logits(GoldenModel("qwen2_tied"), {.edit = [](Json& config) {
-                       config.erase("dtype");
-                       config["torch_dtype"] = "float32";
-                     }});
+  // What is stored counts, whatever the key says and whether there is one.
+  for (const char* key : {"torch_dtype", "dtype", ""}) {
+    for (const char* dtype : {"float32", "bfloat16", "auto"}) {
+      expect_same_logits(GoldenModel("qwen2_tied"), {.edit = [&](Json& config) {
+                           config.erase("dtype");
+                           if (*key) config[key] = dtype;
+                         }});
+    }
+  }
 }
 
 TEST(Variants, RopeKeysOfTransformers4) {
@@ -260,16 +265,46 @@ TEST(Variants, WhatIsNotSupportedIsRefusedByName) {
   const auto set = [](const char* key, const Json& value) {
     return [key, value](Json& config) { config[key] = value; };
   };
+  const auto old_rope = [](const char* key, const char* type) {
+    return [key, type](Json& config) {
+      config.erase("rope_parameters");
+      config["rope_scaling"] = {{key, type}, {"factor", 2}};
+    };
+  };
+  const auto architecture = [&](const char* name) { return set("architectures", Json::array({name})); };
   const Refusal refusals[] = {
       {"llama_untied_bias", rope("yarn"), "CONFIG-UNSUPPORTED", "yarn"},
       {"qwen2_tied", rope("dynamic"), "CONFIG-UNSUPPORTED", "dynamic"},
       {"qwen2_tied", rope("longrope"), "CONFIG-UNSUPPORTED", "longrope"},
       {"qwen2_tied", rope("mrope"), "CONFIG-UNSUPPORTED", "mrope"},
+      // As transformers 4 writes it, and under each type of layer.
+      {"llama_untied_bias", old_rope("rope_type", "yarn"), "CONFIG-UNSUPPORTED", "yarn"},
+      {"qwen2_tied", old_rope("type", "dynamic"), "CONFIG-UNSUPPORTED", "dynamic"},
+      {"llama_untied_bias", old_rope("type", "longrope"), "CONFIG-UNSUPPORTED", "longrope"},
+      {"llama_untied_bias", old_rope("type", "su"), "CONFIG-UNSUPPORTED", "\"su\""},
+      {"gemma3_text", [](Json& c) { c["rope_parameters"]["full_attention"]["rope_type"] = "yarn"; },
+       "CONFIG-UNSUPPORTED", "yarn"},
+      {"gemma3_multimodal",
+       [](Json& c) {
+         c["text_config"]["rope_parameters"]["sliding_attention"]["rope_type"] = "dynamic";
+       },
+       "CONFIG-UNSUPPORTED", "dynamic"},
       {"llama_untied_bias", set("partial_rotary_factor", 0.5), "CONFIG-UNSUPPORTED",
        "partial_rotary_factor"},
       {"llama_untied_bias", set("hidden_act", "relu6"), "CONFIG-UNSUPPORTED", "relu6"},
       {"llama_untied_bias", set("quantization_config", {{"quant_method", "gptq"}, {"bits", 4}}),
        "CONFIG-UNSUPPORTED", "gptq"},
+      {"qwen2_tied",
+       set("quantization_config", {{"load_in_4bit", true}, {"quant_method", "bitsandbytes"}}),
+       "CONFIG-UNSUPPORTED", "bitsandbytes"},
+      {"llama_classifier", set("quantization_config", {{"quant_method", "fp8"}}),
+       "CONFIG-UNSUPPORTED", "fp8"},
+      {"t5_relu_tied", set("quantization_config", {{"quant_method", "compressed-tensors"}}),
+       "CONFIG-UNSUPPORTED", "compressed-tensors"},
+      {"roberta_classifier", set("compression_config", {{"format", "int-quantized"}}),
+       "CONFIG-UNSUPPORTED", "int-quantized"},
+      {"gpt2", set("quantization_config", {{"load_in_8bit", true}}), "CONFIG-UNSUPPORTED",
+       "load_in_8bit"},
       {"gemma3_multimodal",
        [](Json& config) {
          config["text_config"]["quantization_config"] = {{"quant_method", "awq"}};
@@ -291,7 +326,23 @@ TEST(Variants, WhatIsNotSupportedIsRefusedByName) {
       {"gemma3_multimodal", set("text_config", 3), "CONFIG-INVALID", "text_config"},
       {"qwen2_tied", set("model_type", "qwen2_moe"), "MODEL-UNKNOWN", "qwen2_moe"},
       {"llama_untied_bias", set("model_type", "mixtral"), "MODEL-UNKNOWN", "mixtral"},
+      {"llama_untied_bias", set("model_type", "deepseek_v3"), "MODEL-UNKNOWN", "deepseek_v3"},
+      {"t5_relu_tied", set("model_type", "switch_transformers"), "MODEL-UNKNOWN",
+       "switch_transformers"},
       {"gemma3_text", set("model_type", "gemma2"), "MODEL-UNKNOWN", "gemma2"},
+      {"gemma3_text", set("model_type", "gemma3n"), "MODEL-UNKNOWN", "gemma3n"},
+      {"roberta_classifier", set("model_type", "bert"), "MODEL-UNKNOWN", "bert"},
+      {"gpt2", set("model_type", nullptr), "MODEL-UNKNOWN", "model_type"},
+      // Heads that are others.
+      {"llama_untied_bias", architecture("LlamaForTokenClassification"), "MODEL-TASK",
+       "LlamaForTokenClassification"},
+      {"qwen2_tied", architecture("Qwen2ForQuestionAnswering"), "MODEL-TASK",
+       "Qwen2ForQuestionAnswering"},
+      {"gpt2", architecture("GPT2DoubleHeadsModel"), "MODEL-TASK", "GPT2DoubleHeadsModel"},
+      {"roberta_classifier", architecture("RobertaForMultipleChoice"), "MODEL-TASK",
+       "RobertaForMultipleChoice"},
+      {"gpt2", architecture("GPT2ForSequenceClassification"), "MODEL-TASK", "gpt2"},
+      {"gpt2", set("add_cross_attention", true), "CONFIG-UNSUPPORTED", "add_cross_attention"},
   };
   for (const Refusal& refusal : refusals) {
     SCOPED_TRACE(refusal.named);

@@ -73,7 +73,8 @@ TEST(BenchModels, SizesAreThoseOfTheirNames) {
   for (const auto& [name, parameters] : {std::pair{"llama-3.2-1b", 1235814400l},
                                          {"llama-3.2-3b", 3212749824l},
                                          {"qwen2.5-1.5b", 1543714304l},
-                                         {"gemma-3-1b", 999885952l}}) {
+                                         {"gemma-3-1b", 999885952l},
+                                         {"t5-small", 60506624l}}) {
     EXPECT_EQ(make_model(find_bench_model(name).config(), "")->parameters().count(), parameters)
         << name;
   }
@@ -104,6 +105,41 @@ TEST_P(Step, IsTheTrainersAndKeepsItsPlan) {
     const double parts = t.data + t.forward + t.head + t.backward + t.norm + t.adamw;
     EXPECT_GT(t.total, 0);
     EXPECT_LE(parts, t.total * (1 + 1e-6));
+  }
+}
+
+// T5: as many tokens of source as of target, and every one of the target predicted.
+TEST(StepOfPairs, IsTheTrainersAndKeepsItsPlan) {
+  nlohmann::ordered_json config = find_bench_model("t5-small").config();
+  config.update({{"vocab_size", 100},
+                 {"d_model", 32},
+                 {"d_kv", 8},
+                 {"d_ff", 48},
+                 {"num_layers", 2},
+                 {"num_decoder_layers", 3},
+                 {"num_heads", 4}});
+  const ModelFactory make = [&] { return make_model(config, "test"); };
+  const Batch pairs = random_pairs(2, 16, make()->info(), 1);
+  EXPECT_EQ(pairs.num_targets, 32);
+  EXPECT_EQ(pairs.source.input_ids.size(), 32u);
+  EXPECT_EQ(pairs.input_ids[0], 0);
+  EXPECT_EQ(pairs.input_ids[1], pairs.targets[0]);
+  for (const PrecisionPolicy& precision : {PrecisionPolicy::fp32(), PrecisionPolicy::bf16()}) {
+    const StepBenchmark bench = benchmark_step(
+        {.make_model = make, .precision = precision, .batch = 2, .length = 16, .steps = 2});
+    EXPECT_EQ(bench.tokens, 64);
+    EXPECT_EQ(bench.arena_peak, bench.plan.arena);
+    EXPECT_EQ(bench.unplanned_peak, 0u);
+    // Hidden states of size 1 times 1/sqrt(32), with a table of size 1: logits of variance 1.
+    EXPECT_NEAR(bench.first_loss, std::log(100.0) + 0.5, 0.5);
+    // Matrices: 4 of 32 x 32 in self-attention, queries and output of cross-attention of a token
+    // of the target, keys and values of one of the source; 2 of 32 x 48; the head.
+    const double square = 32 * 32, feed_forward = 2 * 32 * 48;
+    const double source = 2 * (4 * square + feed_forward) + 3 * 2 * square;
+    const double target = 3 * (6 * square + feed_forward) + 100 * 32;
+    const double attention = 12 * 32 * (2 * 16 * 16 + 3 * (16 * 17 / 2 + 16 * 16));
+    EXPECT_NEAR(bench.flops, 2 * (6 * 16 * (source + target) + attention), 1);
+    EXPECT_NEAR(bench.flops_palm - bench.flops, 2.0 * 12 * 32 * 3 * (16 * 15 / 2), 1);
   }
 }
 

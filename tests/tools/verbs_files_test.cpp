@@ -243,7 +243,7 @@ TEST(Inspect, TokenizerAndChatTemplate) {
   const std::string verb = "inspect " + model + " --batch-tokens 16 --row-length 8";
   const Result plain = run(verb);
   ASSERT_EQ(plain.code, 0) << plain.err;
-  EXPECT_TRUE(has(plain.out, "tokenizer   byte-level BPE, 300 tokens, 1 special\n")) << plain.out;
+  EXPECT_TRUE(has(plain.out, "tokenizer   byte-level BPE, 279 tokens, 1 special\n")) << plain.out;
   EXPECT_TRUE(has(plain.out, "  puts nothing before a text, nothing after it\n")) << plain.out;
   EXPECT_TRUE(has(plain.out, "chat template   none\n"));
 
