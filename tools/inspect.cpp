@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "engine/core/file_io.h"
+#include "engine/core/json.h"
 #include "engine/step/memory_plan.h"
 #include "engine/train/report/flops.h"
 #include "models/describe.h"
@@ -33,7 +34,7 @@ struct Subject {
 
 Json read_config(const fs::path& path) {
   try {
-    return Json::parse(read_text_file(path, ExitCode::checkpoint));
+    return parse_json<Json>(read_text_file(path, ExitCode::checkpoint));
   } catch (const Json::exception& exception) {
     throw Error(ExitCode::checkpoint, "CKPT-CONFIG", path.string() + " is not valid JSON")
         .found(exception.what());

@@ -8,6 +8,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "engine/core/json.h"
+
 namespace engine {
 
 LineReader::LineReader(const std::string& path)
@@ -38,7 +40,7 @@ bool LineReader::next_object_as(Json& row) {
   std::string line;
   if (!next(line)) return false;
   try {
-    row = Json::parse(line);
+    row = parse_json<Json>(line);
   } catch (const nlohmann::json::exception& exception) {
     const std::string what = exception.what();
     const size_t end = what.find("] ");

@@ -10,6 +10,8 @@
 #include <optional>
 #include <system_error>
 
+#include "engine/core/json.h"
+
 namespace engine {
 
 namespace {
@@ -37,7 +39,7 @@ nlohmann::json parse_json_file(const fs::path& path, const std::string& text,
                                const std::string& code) {
   nlohmann::json value;
   try {
-    value = nlohmann::json::parse(text);
+    value = parse_json<nlohmann::json>(text);
   } catch (const nlohmann::json::parse_error& error) {
     const auto line =
         std::count(text.begin(), text.begin() + std::min<size_t>(error.byte, text.size()), '\n');

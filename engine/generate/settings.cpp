@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
+#include "engine/core/json.h"
 #include "models/config_reader.h"
 
 namespace engine {
@@ -14,7 +15,7 @@ nlohmann::json parse(const std::string& text, const std::string& where) {
   const Error error(ExitCode::checkpoint, "CKPT-CONFIG", where + " is not a JSON object");
   if (text.empty()) return nlohmann::json::object();
   try {
-    nlohmann::json json = nlohmann::json::parse(text);
+    auto json = parse_json<nlohmann::json>(text);
     if (!json.is_object()) throw error;
     return json;
   } catch (const nlohmann::json::exception& exception) {

@@ -9,6 +9,7 @@
 #include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
+#include "engine/core/json.h"
 #include "engine/data/text_encoder.h"
 #include "engine/evaluate/classification_metrics.h"
 #include "engine/generate/settings.h"
@@ -23,9 +24,9 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-Json parse_json(const std::string& text, const std::string& where) {
+Json parse_json_file(const std::string& text, const std::string& where) {
   try {
-    return Json::parse(text);
+    return parse_json<Json>(text);
   } catch (const Json::exception& error) {
     throw Error(ExitCode::usage, "CFG-JSON", "not valid JSON").where(where).found(error.what());
   }
@@ -36,19 +37,19 @@ Json model_json(const ModelConfig& config, const std::optional<Checkpoint>& chec
                 const Tokenizer* tokenizer, std::string& where) {
   if (checkpoint) {
     where = (checkpoint->directory() / "config.json").string();
-    return parse_json(checkpoint->config_text(), where);
+    return parse_json_file(checkpoint->config_text(), where);
   }
   Json json;
   if (config.path) {  // init: random with the config.json of a directory
     where = (fs::path(resolve_checkpoint_directory(*config.path)) / "config.json").string();
-    json = parse_json(read_text_file(where, ExitCode::checkpoint), where);
+    json = parse_json_file(read_text_file(where, ExitCode::checkpoint), where);
   } else if (!config.config->path.empty()) {
     where = config.config->path;
     if (fs::is_directory(where)) where = (fs::path(where) / "config.json").string();
-    json = parse_json(read_text_file(where, ExitCode::usage), where);
+    json = parse_json_file(read_text_file(where, ExitCode::usage), where);
   } else {
     where = "model.config";
-    json = parse_json(config.config->json, where);
+    json = parse_json_file(config.config->json, where);
   }
   if (!json.is_object()) {
     throw Error(ExitCode::usage, "CFG-TYPE", "model.config is not a map").where(where);

@@ -66,6 +66,10 @@ TEST(Tokenize, Mistakes) {
   EXPECT_EQ(run(verb, "{\"text\":\"\xff\"}\n").code, 3);
   EXPECT_EQ(run(verb + " --decode", "{\"ids\":[1,-2]}\n").code, 3);
   EXPECT_EQ(run(verb + " --decode", "{\"ids\":[4294967296]}\n").code, 3);
+  // Deeper than any stack.
+  const std::string deep(100000, '[');
+  EXPECT_EQ(run(verb, "{\"text\":" + deep).code, 3);
+  EXPECT_EQ(run(verb + " --decode", "{\"ids\":" + deep + std::string(100000, ']') + "}\n").code, 3);
   EXPECT_EQ(run("tokenize /no/such/dir x").code, 4);
   EXPECT_EQ(run("tokenize " + golden("gpt2") + " x").code, 4);
   EXPECT_EQ(run("tokenize").code, 2);

@@ -100,6 +100,9 @@ TEST(Checkpoint, ConfigMissingOrMalformed) {
   EXPECT_TRUE(contains(open_text(directory.path()), "line 3")) << open_text(directory.path());
   spit(directory / "config.json", "[]");
   EXPECT_EQ(open_code(directory.path()), "CKPT-CONFIG");
+  spit(directory / "config.json", "{\"a\":" + std::string(100000, '['));
+  EXPECT_EQ(open_code(directory.path()), "CKPT-CONFIG");
+  EXPECT_TRUE(contains(open_text(directory.path()), "nested deeper than 256 levels"));
   EXPECT_EQ(open_code(directory / "none"), "CKPT-DIR");
   EXPECT_EQ(open_code(directory / "model.safetensors"), "CKPT-DIR");
 }

@@ -9,6 +9,7 @@
 
 #include "engine/core/error.h"
 #include "engine/core/file_io.h"
+#include "engine/core/json.h"
 #include "tokenizer/chat/jinja/compared_texts.h"
 #include "tokenizer/chat/jinja/text.h"
 #include "tokenizer/unicode.h"
@@ -33,11 +34,12 @@ const std::string* find_file(const Tokenizer& tokenizer, std::string_view name) 
 Json read_json(const Tokenizer& tokenizer, std::string_view name) {
   const std::string* contents = find_file(tokenizer, name);
   if (!contents) return {};
-  Json json = Json::parse(*contents, nullptr, false);
-  if (json.is_discarded()) {
-    throw Error(ExitCode::checkpoint, "CHAT-TEMPLATE", std::string(name) + " is not valid JSON");
+  try {
+    return parse_json<Json>(*contents);
+  } catch (const Json::parse_error& error) {
+    throw Error(ExitCode::checkpoint, "CHAT-TEMPLATE", std::string(name) + " is not valid JSON")
+        .found(error.what());
   }
-  return json;
 }
 
 // The templates of the files by name. As transformers: jinja files hide all others.

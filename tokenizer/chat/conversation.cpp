@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
+#include "engine/core/json.h"
 #include "tokenizer/chat/json_value.h"
 
 namespace engine {
@@ -109,7 +110,11 @@ Value read_list(const Json& row, const std::string& key) {
   const auto at = row.find(key);
   if (at == row.end() || at->is_null()) return {};
   Json list = *at;
-  if (list.is_string()) list = Json::parse(at->get_ref<const std::string&>(), nullptr, false);
+  if (list.is_string()) {
+    const auto& text = at->get_ref<const std::string&>();
+    const bool deep = find_deep_nesting(text) != std::string::npos;
+    list = deep ? Json() : Json::parse(text, nullptr, false);
+  }
   if (!list.is_array()) throw malformed("\"" + key + "\"", "a list of objects", *at);
   for (size_t i = 0; i < list.size(); ++i) {
     if (!list[i].is_object()) {
