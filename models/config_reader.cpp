@@ -27,23 +27,26 @@ bool ConfigReader::is_null(const char* key) const {
   return it != object_.end() && it->is_null();
 }
 
-int64_t ConfigReader::integer(const char* key, std::optional<int64_t> fallback,
-                              int64_t minimum) const {
+int64_t ConfigReader::integer(const char* key, std::optional<int64_t> fallback, int64_t minimum,
+                              int64_t maximum) const {
   const nlohmann::json* value = find(key);
   if (!value) {
     if (!fallback) invalid(key, "an integer", "nothing");
     return *fallback;
   }
   if (!value->is_number_integer()) invalid(key, "an integer", value->dump());
-  // Far above any model; keeps products of two such numbers inside 64 bits.
-  constexpr int64_t kMaximum = int64_t{1} << 31;
-  const int64_t number = value->is_number_unsigned() && value->get<uint64_t>() > uint64_t(kMaximum)
-                             ? kMaximum + 1
-                             : value->get<int64_t>();
-  if (number < minimum || number > kMaximum) {
-    invalid(key, fmt::format("an integer from {} to {}", minimum, kMaximum), value->dump());
+  const bool fits =
+      !value->is_number_unsigned() || value->get<uint64_t>() <= static_cast<uint64_t>(maximum);
+  const int64_t number = fits ? value->get<int64_t>() : 0;
+  if (!fits || number < minimum || number > maximum) {
+    invalid(key, fmt::format("an integer from {} to {}", minimum, maximum), value->dump());
   }
   return number;
+}
+
+int ConfigReader::layers(const char* key, int fallback) const {
+  constexpr int64_t kMaximum = 4096;  // the deepest published models have a few hundred
+  return static_cast<int>(integer(key, fallback, 1, kMaximum));
 }
 
 float ConfigReader::number(const char* key, std::optional<float> fallback) const {

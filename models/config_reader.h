@@ -2,6 +2,7 @@
 // must have the right type, and errors name key, expected and found.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -14,7 +15,12 @@ class ConfigReader {
   // `where` names the source in errors, e.g. "models/x/config.json".
   ConfigReader(const nlohmann::json& object, std::string where);
 
-  int64_t integer(const char* key, std::optional<int64_t> fallback, int64_t minimum = 1) const;
+  // An integer from `minimum` to `maximum`. Far above any model, the default keeps products of two
+  // such numbers within 64 bits; make_model() refuses what is too large altogether.
+  int64_t integer(const char* key, std::optional<int64_t> fallback, int64_t minimum = 1,
+                  int64_t maximum = INT32_MAX) const;
+  // A number of layers: each is built before anything is known of its size.
+  int layers(const char* key, int fallback) const;
   float number(const char* key, std::optional<float> fallback) const;
   bool boolean(const char* key, bool fallback) const;
   std::string string(const char* key, const std::string& fallback) const;

@@ -22,7 +22,7 @@ class Gpt2 final : public DecoderModel {
     info_.architecture = "GPT2LMHeadModel";
     info_.vocab_size = config.integer("vocab_size", 50257);
     info_.hidden_size = config.integer("n_embd", 768);
-    info_.num_layers = static_cast<int>(config.integer("n_layer", 12));
+    info_.num_layers = config.layers("n_layer", 12);
     info_.num_heads = info_.num_kv_heads = static_cast<int>(config.integer("n_head", 12));
     info_.max_positions = config.integer("n_positions", 1024);
     info_.learned_positions = true;

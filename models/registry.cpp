@@ -1,5 +1,7 @@
 #include "models/registry.h"
 
+#include <fmt/core.h>
+
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
@@ -65,6 +67,26 @@ void refuse_other_heads(const std::string& architecture, const std::string& wher
   }
 }
 
+// Sizes that a config can name multiply to more than 64 bits hold. Nothing behind this checks for
+// it.
+void check_size(const Model& model, const std::string& where) {
+  constexpr double kMaximum = 1e13;  // published models have up to some 1e12
+  double parameters = 0;
+  for (const auto& parameter : model.parameters()) {
+    for (const ParameterPart& part : parameter->parts) {
+      double count = 1;
+      for (const int64_t size : part.shape.vector()) count *= static_cast<double>(size);
+      parameters += count;
+    }
+  }
+  if (parameters <= kMaximum) return;
+  throw Error(ExitCode::checkpoint, "CONFIG-INVALID",
+              fmt::format("the config asks for {:.1e} parameters", parameters))
+      .where(where)
+      .expected(fmt::format("at most {:.0e}", kMaximum))
+      .why("a size in config.json is wrong");
+}
+
 }  // namespace
 
 std::unique_ptr<Model> make_model(const nlohmann::ordered_json& config, const std::string& where,
@@ -106,7 +128,9 @@ std::unique_ptr<Model> make_model(const nlohmann::ordered_json& config, const st
     if (const auto text = config.find("text_config"); text != config.end()) {
       refuse_quantised(*text, where + ", text_config");
     }
-    return family.make(config, where, *task);
+    std::unique_ptr<Model> model = family.make(config, where, *task);
+    check_size(*model, where);
+    return model;
   }
   throw Error(ExitCode::checkpoint, "MODEL-UNKNOWN",
               type.empty() ? "config has no \"model_type\"" : "unknown model_type \"" + type + "\"")

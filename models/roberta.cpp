@@ -30,7 +30,7 @@ class Roberta final : public Model {
     info_.vocab_size = config.integer("vocab_size", multilingual ? 30522 : 50265);
     info_.hidden_size = config.integer("hidden_size", 768);
     info_.intermediate_size = config.integer("intermediate_size", 3072);
-    info_.num_layers = static_cast<int>(config.integer("num_hidden_layers", 12));
+    info_.num_layers = config.layers("num_hidden_layers", 12);
     info_.num_heads = info_.num_kv_heads =
         static_cast<int>(config.integer("num_attention_heads", 12));
     if (info_.hidden_size % info_.num_heads != 0) {

@@ -27,11 +27,10 @@ class T5 final : public Model {
     info_.hidden_size = config.integer("d_model", 512);
     info_.intermediate_size = config.integer("d_ff", 2048);
     info_.encoder_decoder = true;
-    info_.num_encoder_layers = static_cast<int>(config.integer("num_layers", 6));
-    info_.num_layers =
-        static_cast<int>(config.integer("num_decoder_layers", info_.num_encoder_layers));
+    info_.num_encoder_layers = config.layers("num_layers", 6);
+    info_.num_layers = config.layers("num_decoder_layers", info_.num_encoder_layers);
     info_.num_heads = info_.num_kv_heads = static_cast<int>(config.integer("num_heads", 8));
-    info_.head_dim = static_cast<int>(config.integer("d_kv", 64));
+    info_.head_dim = static_cast<int>(config.integer("d_kv", 64, 1, 1 << 16));
     info_.max_positions = kMaxPositions;
     info_.eos_ids = ids_or(config, "eos_token_id", 1);
     info_.pad_ids = ids_or(config, "pad_token_id", 0);

@@ -75,7 +75,7 @@ data:
 train.memory_limit: 8GiB
 END
 
-# The first byte is odd for a tokenizer.json, even for a text (tests/fuzz/fuzz_tokenizer.cpp).
+# The first byte says what the others are (tests/fuzz/fuzz_tokenizer.cpp).
 printf '0Hello, world! caf\303\251 \360\237\230\200 12 <|endoftext|>\n\n  x' >"$seeds/tokenizer/text"
 cat >"$seeds/tokenizer/byte_level" <<'END'
 1{"version": "1.0", "truncation": null, "padding": null,
@@ -135,6 +135,42 @@ cat >"$seeds/tokenizer/word_piece" <<'END'
   "vocab": {"[UNK]": 0, "[SEP]": 1, "[CLS]": 2, "he": 3, "##llo": 4, "world": 5}}}
 END
 
+cat >"$seeds/tokenizer/words" <<'END'
+1{"added_tokens": [
+  {"id": 7, "content": "  ", "special": true, "lstrip": true, "rstrip": true, "normalized": false},
+  {"id": 8, "content": "[M]", "lstrip": true, "single_word": true, "normalized": true}],
+"normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "StripAccents"},
+  {"type": "Strip", "strip_left": true, "strip_right": false},
+  {"type": "Replace", "pattern": {"Regex": "[^\\s\\w]{1,2}+"}, "content": ""}]},
+"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"},
+  {"type": "CharDelimiterSplit", "delimiter": "|"}, {"type": "Digits", "individual_digits": true},
+  {"type": "FixedLength", "length": 3},
+  {"type": "Split", "pattern": {"String": "a"}, "behavior": "MergedWithNext", "invert": true},
+  {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first", "split": true}]},
+"post_processor": {"type": "Sequence", "processors": [{"type": "ByteLevel"},
+  {"type": "BertProcessing", "sep": ["b", 1], "cls": ["a", 0]}]},
+"decoder": {"type": "Sequence", "decoders": [
+  {"type": "Strip", "content": "a", "start": 2, "stop": 1},
+  {"type": "Replace", "pattern": {"Regex": "(?i:b)|_"}, "content": ""},
+  {"type": "BPEDecoder", "suffix": "</w>"}]},
+"model": {"type": "WordLevel", "unk_token": "<unk>",
+  "vocab": {"a": 0, "b": 1, "<unk>": 2, "_a": 3, "the": 4, "ab": 5, "12": 6}}}
+END
+cat >"$seeds/tokenizer/affixes" <<'END'
+1{"normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "ByteLevel", "use_regex": true},
+"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Strip", "content": " ",
+  "start": 1, "stop": 1}, {"type": "Replace", "pattern": {"String": "a"}, "content": "bb"}]},
+"model": {"type": "BPE", "unk_token": "u", "continuing_subword_prefix": "##",
+  "end_of_word_suffix": "</w>", "byte_fallback": true, "ignore_merges": true,
+  "vocab": {"u": 0, "a": 1, "##b": 2, "##b</w>": 3, "ab</w>": 4, "<0x61>": 5},
+  "merges": ["a ##b</w>"]}}
+END
+printf '2YQ== 0\nYg== 1\nYWI= 2\nIGFi 3\nIA== 4\n4pY= 5\n' >"$seeds/tokenizer/ranks"
+printf '3{"a": 0, "b": 1, "ab": 2, "1": 3, "11": 4, "\\u0120": 5, "\\u0120a": 6, "<|endoftext|>": 7}\0#version: 0.2\na b\n1 1\n\xc4\xa0 a\n' \
+  >"$seeds/tokenizer/vocab_merges"
+printf '3{"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5, "ab": 6, "<mask>": 7}\0a b\r\n' \
+  >"$seeds/tokenizer/roberta"
+
 # SentencePiece models. A piece: text, score (as four bytes), type.
 bytes_field() { printf '%b%s' "\\x$1$(printf '\\x%02x' "${#2}")" "$2"; }
 piece() {
@@ -161,6 +197,16 @@ for kind in 1 2; do
     printf '%b' "\\x12\\x02\\x18\\x0$kind"
     printf '\x1a\x12\x12\x0a\x04\x00\x00\x00\x00\x04\x00\x00a\x00\x18\x01\x20\x01\x28\x01'
   } >"$seeds/sentencepiece/kind$kind"
+done
+
+# All bytes as pieces; the flags the other way round.
+for kind in 1 2; do
+  {
+    model_pieces
+    for byte in $(seq 0 255); do piece "$(printf '<0x%02X>' "$byte")" '\x00\x00\x00\xc1' 6; done
+    printf '%b' "\\x12\\x08\\x18\\x0$kind\\xc0\\x01\\x01\\x98\\x02\\x01"
+    printf '\x1a\x06\x18\x00\x20\x00\x28\x00'
+  } >"$seeds/sentencepiece/bytes$kind"
 done
 
 # Templates (tests/fuzz/fuzz_chat.cpp has the conversation).

@@ -11,7 +11,7 @@ void DecoderModel::read_sizes(const ConfigReader& config) {
   read("vocab_size", info_.vocab_size);
   read("hidden_size", info_.hidden_size);
   read("intermediate_size", info_.intermediate_size);
-  read("num_hidden_layers", info_.num_layers);
+  info_.num_layers = config.layers("num_hidden_layers", static_cast<int>(info_.num_layers));
   read("num_attention_heads", info_.num_heads);
   read("max_position_embeddings", info_.max_positions);
   if (info_.num_kv_heads == 0) info_.num_kv_heads = info_.num_heads;
@@ -28,7 +28,8 @@ void DecoderModel::read_sizes(const ConfigReader& config) {
     }
     info_.head_dim = static_cast<int>(info_.hidden_size / info_.num_heads);
   }
-  if (config.has("head_dim")) info_.head_dim = static_cast<int>(config.integer("head_dim", 0));
+  if (config.has("head_dim"))
+    info_.head_dim = static_cast<int>(config.integer("head_dim", 0, 1, 1 << 16));
   if (info_.head_dim % 2 != 0) {
     config.invalid("head_dim", "an even number", std::to_string(info_.head_dim));
   }

@@ -27,7 +27,7 @@ extern "C" void __sanitizer_set_death_callback(void (*callback)()) __attribute__
 
 namespace {
 
-constexpr size_t kMaxBytes = 4096;
+constexpr size_t kMaxBytes = 8192;
 constexpr unsigned kSecondsPerInput = 10;
 
 // Blocks seen, by a hash of their address; collisions only make the search a little blinder.

@@ -1,7 +1,10 @@
 // Fuzz entry for tokenizers. The first byte chooses what the others are:
-//   odd   a tokenizer.json: it opens or throws engine::Error; what opens encodes and decodes texts
-//   even  a text for a byte-level vocabulary: what is UTF-8 comes back the same, whole or streamed
+//   '0'  a text for a byte-level vocabulary: what is UTF-8 comes back the same, whole or streamed
+//   '1'  a tokenizer.json: it opens or throws engine::Error; what opens encodes and decodes texts
+//   '2'  a tiktoken rank file: the same
+//   '3'  vocab.json, a zero byte and merges.txt: the same
 // Link with -fsanitize=fuzzer (clang), or with driver.cpp.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -12,6 +15,7 @@
 
 #include "engine/core/error.h"
 #include "tokenizer/bpe_trainer.h"
+#include "tokenizer/loaders.h"
 #include "tokenizer/tokenizer.h"
 
 namespace {
@@ -71,12 +75,13 @@ void try_text(std::string_view text) {
   check_stream(tokenizer, ids);
 }
 
-void try_json(std::string_view json) {
+template <typename Open>
+void try_file(Open open) {
   try {
-    const Tokenizer tokenizer = Tokenizer::from_json(std::string(json));
+    const Tokenizer tokenizer = open();
     for (const std::string_view text :
-         {"Hello, world!  It's 42.\n", "caf\xc3\xa9 \xe4\xbd\xa0 \xf0\x9f\x98\x80", "",
-          " <end>ab"}) {
+         {"Hello, world!  It's 42.\n", "caf\xc3\xa9 \xe4\xbd\xa0 \xf0\x9f\x98\x80", "", " <end>ab",
+          "a    a<s>   [M]\xe2\x96\x81the do n't . ab12"}) {
       const std::vector<int32_t> ids = tokenizer.encode(text);
       check_ids(tokenizer, ids);
       check_stream(tokenizer, ids);
@@ -90,10 +95,36 @@ void try_json(std::string_view json) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view rest(reinterpret_cast<const char*>(data) + 1, size - 1);
-  if (data[0] % 2) {
-    try_json(rest);
-  } else {
-    try_text(rest);
+  using engine::tokenizer::load_tiktoken;
+  using engine::tokenizer::load_vocab_merges;
+  switch (data[0] % 4) {
+    case 0:
+      try_text(rest);
+      break;
+    case 1:
+      try_file([&] { return Tokenizer::from_json(std::string(rest)); });
+      break;
+    case 2:
+      try_file([&] {
+        return Tokenizer(load_tiktoken({.ranks = rest,
+                                        .name = "ranks",
+                                        .added_tokens = {{.id = 7, .content = "<s>"}},
+                                        .split_pattern = "llama3"}));
+      });
+      break;
+    case 3:
+      try_file([&] {
+        const size_t end = std::min(rest.find('\0'), rest.size());
+        return Tokenizer(
+            load_vocab_merges({.vocab = rest.substr(0, end),
+                               .merges = rest.substr(std::min(end + 1, rest.size())),
+                               .vocab_name = "vocab.json",
+                               .merges_name = "merges.txt",
+                               .added_tokens = {{.id = 9, .content = "[M]", .lstrip = true}},
+                               .split_pattern = rest.size() % 2 ? "qwen2" : "gpt2",
+                               .add_prefix_space = rest.size() % 3 == 0}));
+      });
+      break;
   }
   return 0;
 }
