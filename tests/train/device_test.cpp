@@ -4,6 +4,8 @@
 #include <fstream>
 
 #include "engine/core/device.h"
+#include "kernels/api/backends.h"
+#include "kernels/simt/counters.h"
 #include "tests/support/devices.h"
 #include "tests/train/support.h"
 
@@ -96,6 +98,43 @@ TEST_P(Gpu, LossesOfTheCpuOfAnEncoderDecoder) {
     EXPECT_LT(ours.back()["loss"].get<double>(), ours.front()["loss"].get<double>() - 0.5);
     EXPECT_NEAR(metrics(there, "eval").back()["loss"].get<double>(),
                 metrics(here, "eval").back()["loss"].get<double>(), tolerance);
+  }
+}
+
+// Heads of 64: on Hopper, which the software GPU claims to be, attention runs on wgmma, and with
+// --attention mma on mma.sync as everywhere.
+TEST_P(Gpu, WideHeadsHaveTheLossesOfTheCpu) {
+  const Workspace w;
+  const auto losses = [&](const std::string& name, const std::string& device) {
+    const fs::path out = w.path() / name;
+    const Outcome outcome =
+        run_here(tiny_llama(w) +
+                 std::vector<std::string>{
+                     device, "train.output_dir=" + out.string(), "model.config.hidden_size=128",
+                     "model.config.intermediate_size=64", "model.config.num_attention_heads=2",
+                     "model.config.num_key_value_heads=1", "train.precision=bf16",
+                     "train.max_steps=5", "train.threads=2", "optimizer.lr=3e-3"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.error;
+    std::vector<double> result;
+    for (const auto& record : metrics(out, "train")) result.push_back(record["loss"]);
+    return result;
+  };
+  const bool simulated = GetParam() == kernels::DeviceType::simt;
+  const std::vector<double> here = losses("here", "train.device=cpu");
+  ASSERT_EQ(here.size(), 5u);
+  for (const auto backend : {kernels::AttentionBackend::engine, kernels::AttentionBackend::mma}) {
+    const bool ours = backend == kernels::AttentionBackend::engine;
+    kernels::select_attention(backend);
+    if (simulated) kernels::simt::start_counting();
+    const std::vector<double> there = losses(ours ? "engine" : "mma", on());
+    kernels::select_attention(kernels::AttentionBackend::engine);
+    if (simulated) {
+      const auto counted = kernels::simt::stop_counting();
+      EXPECT_EQ(counted.contains("attention_forward_wgmma"), ours);
+      EXPECT_EQ(counted.contains("attention_forward"), !ours);
+    }
+    ASSERT_EQ(there.size(), 5u);
+    for (size_t i = 0; i < 5; ++i) EXPECT_NEAR(there[i], here[i], 5e-3) << "step " << i + 1;
   }
 }
 
