@@ -146,11 +146,11 @@ TokenizerParts load_sentencepiece(const SentencePieceModelFile& given) {
                               !model.whitespace_is_suffix;
 
   TokenizerParts parts;
+  parts.model = make_model(model, given.name);  // refuses pieces that stand twice
   parts.normalizer = make_normalizer(model, file);
   if (model.add_dummy_prefix && file.prefix_at_start_only) {
     parts.pre_tokenizer = make_dummy_prefix_at_start();
   }
-  parts.model = make_model(model, given.name);
   parts.decoder.push_back(
       make_sentencepiece_decoder({.drop_dummy_prefix = model.add_dummy_prefix,
                                   .remove_extra_whitespaces = model.remove_extra_whitespaces}));

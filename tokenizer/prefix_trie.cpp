@@ -103,6 +103,9 @@ class PrefixTrie::Builder {
 
 PrefixTrie::PrefixTrie(std::vector<std::pair<std::string_view, int32_t>> keys) {
   std::sort(keys.begin(), keys.end());
+  for (size_t i = 1; i < keys.size(); ++i) {
+    if (keys[i].first == keys[i - 1].first) throw std::logic_error("a key stands twice in a trie");
+  }
   Builder(*this, keys).build();
 }
 

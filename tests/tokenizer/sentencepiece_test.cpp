@@ -187,6 +187,7 @@ TEST(SentencePieceMalformed, Pieces) {
     return code_of_model(model);
   };
   EXPECT_EQ(with({"abc", -1}), "TOK-DUPLICATE");
+  EXPECT_EQ(with({"<tool>", -1, testing::kUserDefined}), "TOK-DUPLICATE");  // found by fuzzing
   EXPECT_EQ(with({"", -1}), "TOK-MALFORMED");
   EXPECT_EQ(with({"\xFF", -1}), "TOK-MALFORMED");
   EXPECT_EQ(with({"n", std::numeric_limits<float>::quiet_NaN()}), "TOK-MALFORMED");
