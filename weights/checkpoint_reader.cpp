@@ -48,6 +48,12 @@ bool is_output_head(std::string_view name) {
   return name == "lm_head.weight";
 }
 
+// Integers can be read as numbers too, but as weights they are a quantised export's.
+bool is_weight_type(FileDtype dtype) {
+  return dtype == FileDtype::f32 || dtype == FileDtype::bf16 || dtype == FileDtype::f16 ||
+         dtype == FileDtype::f64;
+}
+
 }  // namespace
 
 bool matches_pattern(std::string_view pattern, std::string_view name) {
@@ -104,7 +110,7 @@ const TensorEntry* CheckpointReader::use(const std::string& name, std::span<cons
     }
     throw error;
   }
-  if (!converts_to_float(entry->dtype)) {
+  if (!is_weight_type(entry->dtype)) {
     throw Error(ExitCode::checkpoint, "CKPT-DTYPE",
                 fmt::format("{} has type {}, which cannot be trained on as it is", name,
                             name_of(entry->dtype)))

@@ -271,7 +271,9 @@ TEST(Variants, WhatIsNotSupportedIsRefusedByName) {
       config["rope_scaling"] = {{key, type}, {"factor", 2}};
     };
   };
-  const auto architecture = [&](const char* name) { return set("architectures", Json::array({name})); };
+  const auto architecture = [&](const char* name) {
+    return set("architectures", Json::array({name}));
+  };
   const Refusal refusals[] = {
       {"llama_untied_bias", rope("yarn"), "CONFIG-UNSUPPORTED", "yarn"},
       {"qwen2_tied", rope("dynamic"), "CONFIG-UNSUPPORTED", "dynamic"},
@@ -356,6 +358,35 @@ TEST(Variants, WhatIsNotSupportedIsRefusedByName) {
       EXPECT_NE(std::string(error.what()).find(refusal.named), std::string::npos) << error.what();
     }
   }
+}
+
+// Quantised weights without a word in config.json, as early GPTQ and fp8 exports are.
+TEST(Variants, QuantisedTensorsAreRefusedByName) {
+  const GoldenModel golden("llama_untied_bias");
+  const std::string quantised = "model.layers.1.mlp.down_proj.weight";
+  const fs::path directory = fs::path(::testing::TempDir()) / "quantised";
+  for (const FileDtype dtype : {FileDtype::i8, FileDtype::u8, FileDtype::f8_e4m3}) {
+    std::vector<TensorToWrite> tensors;
+    for (const std::string& name : golden.checkpoint.names()) {
+      const TensorEntry* entry = golden.checkpoint.find(name);
+      tensors.push_back(TensorToWrite::from_bytes(name, name == quantised ? dtype : entry->dtype,
+                                                  entry->shape, entry->data));
+    }
+    export_checkpoint(directory, std::move(tensors),
+                      {.config_json = golden.checkpoint.config_text(), .overwrite = true});
+    const Checkpoint checkpoint = Checkpoint::open(directory.string());
+    Runtime runtime(kernels::DeviceType::cpu);
+    const auto model = make_model(golden.config, "config.json");
+    model->parameters().allocate(runtime, {}, ParameterSet::Purpose::inference);
+    try {
+      load_weights(runtime, *model, checkpoint);
+      ADD_FAILURE() << "not refused: " << name_of(dtype);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), "CKPT-DTYPE");
+      EXPECT_NE(std::string(error.what()).find(quantised), std::string::npos) << error.what();
+    }
+  }
+  fs::remove_all(directory);
 }
 
 }  // namespace
