@@ -207,6 +207,46 @@ TEST(JinjaLimits, ValuesThatGrowAreBounded) {
   }
 }
 
+// Work that no loop of the template counts: it is linear, and paid for.
+TEST(JinjaLimits, WorkOnLongTextsIsPaidFor) {
+  const std::string part = "('a' * 1000000 ~ 'b')", text = "('a' * 2000000)";
+  for (const std::string& search : std::vector<std::string>{
+           part + " in " + text, text + ".find(" + part + ")", text + ".count(" + part + ")",
+           text + ".rfind('b' ~ 'a' * 1000000)", text + ".split(" + part + ")|length",
+           text + ".rsplit(" + part + ")|length", text + ".partition(" + part + ")|length",
+           text + ".replace(" + part + ", '')|length", text + "|replace(" + part + ", '')|length",
+           "('a' * 1000000).rsplit('a' * 20)|length",
+           "('a' * 1000000 ~ 'c').strip('b' * 1000000 ~ 'a')"}) {
+    EXPECT_EQ(error_of("{{ " + search + " }}").substr(0, 9), "no error:") << search;
+  }
+  for (const char* work :
+       {"s|length", "s.isdigit()", "s.startswith(s)", "s == t", "s < t", "d[s]", "s in d",
+        "s is lower", "s|wordcount", "s|float", "s|trim", "s|upper", "s.strip(s)", "s[1]"}) {
+    const std::string text_of_error = error_of(
+        "{% set d, s, t = {}, 'é' * 1000000, 'é' * 1000000 %}{% for i in range(100000) %}{% if " +
+        std::string(work) + " %}{% endif %}{% endfor %}");
+    EXPECT_EQ(text_of_error.substr(0, 10), "LimitError") << work << " -> " << text_of_error;
+  }
+  // Tuples of tuples have as many leaves as 2^90.
+  for (const char* work : {"{p: 1}|length", "p is filter", "[p, p]|unique|list|length"}) {
+    EXPECT_EQ(error_of("{% set ns = namespace(p=(1,)) %}{% for i in range(90) %}"
+                       "{% set ns.p = (ns.p, ns.p) %}{% endfor %}{% set p = ns.p %}{{ " +
+                       std::string(work) + " }}")
+                  .substr(0, 9),
+              "no error:")
+        << work;
+  }
+  // Many names, and blocks that begin with many.
+  std::string names;
+  for (int i = 0; i < 20000; ++i) names += "{% set a" + std::to_string(i) + " = 1 %}";
+  for (const std::string& source :
+       {names + "{% for i in range(99999) %}{% for j in range(999) %}{% if a19999 %}{% endif %}"
+                "{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{% continue %}" + names + "{% endfor %}"}) {
+    EXPECT_EQ(error_of(source), "LimitError: the template runs for too long");
+  }
+}
+
 TEST(JinjaLimits, LongChainsOfNamespacesAreFreed) {
   EXPECT_EQ(rendered("{% set ns = namespace(p=none) %}{% for i in range(100000) %}"
                      "{% set ns.p = namespace(p=ns.p) %}{% endfor %}ok"),

@@ -54,6 +54,19 @@ uint64_t mix(uint64_t hash) {
 
 }  // namespace
 
+void pay_to_read(const Value& value, Budget& budget) {
+  if (value.is_string()) budget.step(value.text().size() / 8);
+}
+
+void pay_to_read(const CallArguments& arguments, Budget& budget) {
+  for (const Value& value : arguments.positional) pay_to_read(value, budget);
+  for (const auto& [name, value] : arguments.keywords) pay_to_read(value, budget);
+}
+
+void pay_to_compare(const Value& value, Budget& budget) {
+  if (value.is_string()) budget.step(value.text().size() / 64);
+}
+
 bool equal(const Value& a, const Value& b, Budget& budget) {
   budget.step();
   if (a.is_number() && b.is_number()) return !has_nan(a, b) && order_numbers(a, b) == 0;
@@ -63,6 +76,8 @@ bool equal(const Value& a, const Value& b, Budget& budget) {
     case Type::none:
       return true;
     case Type::string:
+      if (a.text().size() != b.text().size()) return false;
+      pay_to_compare(a, budget);
       return a.text() == b.text();
     case Type::list:
     case Type::tuple:
@@ -85,6 +100,7 @@ int order(const Value& a, const Value& b, const char* op, Budget& budget) {
   if (b.is_undefined()) fail_undefined(b);
   if (a.is_number() && b.is_number()) return order_numbers(a, b);
   if (a.is_string() && b.is_string()) {
+    pay_to_compare(a.text().size() < b.text().size() ? a : b, budget);
     // Bytes of UTF-8 are in the order of code points.
     const int result = a.text().compare(b.text());
     return (result > 0) - (result < 0);
@@ -117,8 +133,12 @@ uint64_t hash_value(const Value& value) {
     case Type::string:
       return std::hash<std::string_view>()(value.text());
     case Type::tuple: {
-      uint64_t hash = 7;
+      std::atomic<uint64_t>& known = value.get<SequenceObject>().hash;
+      uint64_t hash = known.load(std::memory_order_relaxed);
+      if (hash != 0) return hash;
+      hash = 7;
       for (const Value& item : value.items()) hash = mix(hash * 31 + hash_value(item));
+      known.store(hash, std::memory_order_relaxed);
       return hash;
     }
     case Type::list:

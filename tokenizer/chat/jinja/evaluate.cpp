@@ -126,6 +126,8 @@ Value Interpreter::apply_filter(const std::string& name, const Value& input,
   budget_.step();
   const Filter* filter = find_filter(name);
   if (!filter) throw TemplateError("TemplateRuntimeError", "No filter named " + quoted(name) + ".");
+  pay_to_read(input, budget_);
+  pay_to_read(arguments, budget_);
   return filter->apply(*this, name, input, arguments);
 }
 
@@ -134,6 +136,7 @@ bool Interpreter::apply_test(const std::string& name, const Value& input,
   budget_.step();
   const Test* test = find_test(name);
   if (!test) throw TemplateError("TemplateRuntimeError", "No test named " + quoted(name) + ".");
+  pay_to_read(input, budget_);
   return test->apply(*this, name, input, arguments);
 }
 
@@ -187,6 +190,7 @@ Value Interpreter::evaluate_compound(const Expression& expression, const ScopePt
         throw TemplateError("TemplateRuntimeError",
                             "No test named " + quoted(expression.name) + ".");
       }
+      pay_to_read(value, budget_);
       return Value::boolean(expression.test->apply(*this, expression.name, value, arguments));
     }
     case ExpressionKind::logical_not:
@@ -267,6 +271,8 @@ Value Interpreter::evaluate_filter(const Expression& expression, const ScopePtr&
   if (!expression.filter) {
     throw TemplateError("TemplateRuntimeError", "No filter named " + quoted(expression.name) + ".");
   }
+  pay_to_read(value, budget_);
+  pay_to_read(arguments, budget_);
   return expression.filter->apply(*this, expression.name, value, arguments);
 }
 

@@ -51,6 +51,7 @@ std::optional<Value> element(Interpreter& interpreter, const Value& object, cons
     case Type::undefined:
       fail_undefined(object);
     case Type::dict: {
+      pay_to_compare(key, interpreter.budget());
       try {
         if (const Value* found = object.dict().find(key)) return *found;
       } catch (const TemplateError&) {  // not hashable
@@ -103,6 +104,7 @@ std::optional<Value> attribute(const Value& object, std::string_view name) {
 Value get_item(Interpreter& interpreter, const Value& object, const Value& key) {
   if (auto found = element(interpreter, object, key)) return *std::move(found);
   if (key.is_string()) {
+    interpreter.budget().take(key.text().size());  // for the message
     if (auto found = attribute(object, key.text())) return *std::move(found);
     return missing_attribute(object, key.text());
   }

@@ -16,6 +16,8 @@ namespace {
 struct BoundMethod final : Callable {
   Value call(Interpreter& interpreter, CallArguments& arguments) const override {
     interpreter.budget().step();
+    pay_to_read(self, interpreter.budget());
+    pay_to_read(arguments, interpreter.budget());
     if (self.markup()) {
       for (Value& value : arguments.positional) {
         if (value.is_string() && !value.markup()) {

@@ -226,9 +226,11 @@ bool contains(Interpreter& interpreter, const Value& container, const Value& ite
       if (!item.is_string()) {
         type_error("'in <string>' requires string as left operand, not " + type_name(item));
       }
-      budget.step(container.text().size() / 64);
-      return container.text().find(item.text()) != std::string::npos;
+      pay_to_compare(container, budget);
+      pay_to_compare(item, budget);
+      return find_text(container.text(), item.text()) != std::string::npos;
     case Type::dict:
+      pay_to_compare(item, budget);
       return container.dict().find(item) != nullptr;
     default:
       break;

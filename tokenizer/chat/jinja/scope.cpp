@@ -9,7 +9,7 @@ constexpr size_t kMany = 16;
 
 Scope::Scope(std::shared_ptr<Scope> parent, const UnsetNames& unset, Budget& budget)
     : parent_(std::move(parent)) {
-  budget.step(unset.size());
+  budget.step(unset.size() * 4);  // and their places
   variables_ = unset;
   add_to_index(0);
 }

@@ -64,7 +64,7 @@ METHOD(string_partition) {
   const std::string& separator = arguments.text(0);
   if (separator.empty()) throw TemplateError("ValueError", "empty separator");
   const std::string_view text = self.text();
-  const size_t at = FromRight ? text.rfind(separator) : text.find(separator);
+  const size_t at = FromRight ? find_last_text(text, separator) : find_text(text, separator);
   std::vector<std::string_view> parts;
   if (at == std::string_view::npos) {
     parts = FromRight ? std::vector<std::string_view>{"", "", text}
@@ -118,7 +118,7 @@ METHOD(string_find) {
   const Arguments arguments(name, call, {"sub", "start", "end"}, 1);
   const std::string& part = arguments.text(0);
   if (const auto found = window(self, arguments, 1)) {
-    const size_t at = FromRight ? found->text.rfind(part) : found->text.find(part);
+    const size_t at = FromRight ? find_last_text(found->text, part) : find_text(found->text, part);
     if (at != std::string_view::npos) {
       return Value::integer(found->begin + count_characters(found->text.substr(0, at)));
     }
@@ -134,7 +134,7 @@ METHOD(string_count) {
   if (!found) return Value::integer(0);
   if (part.empty()) return Value::integer(count_characters(found->text) + 1);
   int64_t count = 0;
-  for (size_t at = 0; (at = found->text.find(part, at)) != std::string_view::npos;
+  for (size_t at = 0; (at = find_text(found->text, part, at)) != std::string_view::npos;
        at += part.size()) {
     ++count;
   }

@@ -3,6 +3,8 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstring>
+#include <unordered_set>
 
 #include "tokenizer/unicode.h"
 
@@ -14,15 +16,22 @@ using tokenizer::CodePoint;
 using tokenizer::decode_code_point;
 using tokenizer::decode_code_point_before;
 
-bool in_set(char32_t c, std::optional<std::string_view> characters) {
-  if (!characters) return is_space(c);
-  for (size_t at = 0; at < characters->size();) {
-    const CodePoint point = decode_code_point(*characters, at);
-    if (point.value == c) return true;
-    at += point.length;
+// The characters to strip.
+class Stripped {
+ public:
+  explicit Stripped(std::optional<std::string_view> characters) : space_(!characters) {
+    for (size_t at = 0; characters && at < characters->size();) {
+      const CodePoint point = decode_code_point(*characters, at);
+      set_.insert(point.value);
+      at += point.length;
+    }
   }
-  return false;
-}
+  bool contains(char32_t c) const { return space_ ? is_space(c) : set_.contains(c); }
+
+ private:
+  bool space_;
+  std::unordered_set<char32_t> set_;
+};
 
 // Bytes of the line break at `at`, 0 if there is none.
 size_t line_break(std::string_view text, size_t at) {
@@ -80,19 +89,36 @@ std::vector<std::string_view> split_characters(std::string_view text) {
   return result;
 }
 
+size_t find_text(std::string_view text, std::string_view part, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  const void* found = memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  if (!found) return std::string_view::npos;
+  return static_cast<size_t>(static_cast<const char*>(found) - text.data());
+}
+
+size_t find_last_text(std::string_view text, std::string_view part) {
+  constexpr size_t kShort = 16;
+  if (part.size() <= kShort) return text.rfind(part);
+  const std::string backwards(text.rbegin(), text.rend()), wanted(part.rbegin(), part.rend());
+  const size_t at = find_text(backwards, wanted);
+  return at == std::string::npos ? at : text.size() - at - part.size();
+}
+
 std::string_view strip_left(std::string_view text, std::optional<std::string_view> characters) {
+  const Stripped stripped(characters);
   while (!text.empty()) {
     const CodePoint point = decode_code_point(text, 0);
-    if (!in_set(point.value, characters)) break;
+    if (!stripped.contains(point.value)) break;
     text.remove_prefix(point.length);
   }
   return text;
 }
 
 std::string_view strip_right(std::string_view text, std::optional<std::string_view> characters) {
+  const Stripped stripped(characters);
   while (!text.empty()) {
     const CodePoint point = decode_code_point_before(text, text.size());
-    if (!in_set(point.value, characters)) break;
+    if (!stripped.contains(point.value)) break;
     text.remove_suffix(point.length);
   }
   return text;
@@ -106,7 +132,8 @@ std::vector<std::string_view> split(std::string_view text,
                                     std::optional<std::string_view> separator, int64_t limit) {
   std::vector<std::string_view> parts;
   if (separator) {
-    for (size_t at; limit != 0 && (at = text.find(*separator)) != std::string_view::npos; --limit) {
+    for (size_t at; limit != 0 && (at = find_text(text, *separator)) != std::string_view::npos;
+         --limit) {
       parts.push_back(text.substr(0, at));
       text.remove_prefix(at + separator->size());
     }
@@ -136,11 +163,17 @@ std::vector<std::string_view> split_from_right(std::string_view text,
                                                int64_t limit) {
   std::vector<std::string_view> parts;
   if (separator) {
-    for (size_t at; limit != 0 && (at = text.rfind(*separator)) != std::string_view::npos;
+    const std::string backwards(text.rbegin(), text.rend());
+    const std::string wanted(separator->rbegin(), separator->rend());
+    const size_t size = text.size();
+    size_t from = 0;
+    for (size_t at;
+         limit != 0 && (at = find_text(backwards, wanted, from)) != std::string_view::npos;
          --limit) {
-      parts.push_back(text.substr(at + separator->size()));
-      text = text.substr(0, at);
+      parts.push_back(text.substr(size - at, at - from));
+      from = at + wanted.size();
     }
+    text = text.substr(0, size - from);
     parts.push_back(text);
   } else {
     for (text = strip_right(text); !text.empty(); text = strip_right(text)) {
@@ -193,7 +226,7 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
     }
     return result.append(text);
   }
-  for (size_t at; count != 0 && (at = text.find(from)) != std::string_view::npos; --count) {
+  for (size_t at; count != 0 && (at = find_text(text, from)) != std::string_view::npos; --count) {
     result.append(text.substr(0, at)).append(to);
     text.remove_prefix(at + from.size());
   }

@@ -20,6 +20,10 @@ int64_t count_characters(std::string_view text);
 size_t character_offset(std::string_view text, int64_t index);
 std::vector<std::string_view> split_characters(std::string_view text);
 
+// text.find(part, from) and text.rfind(part), but in linear time whatever the texts.
+size_t find_text(std::string_view text, std::string_view part, size_t from = 0);
+size_t find_last_text(std::string_view text, std::string_view part);
+
 // `characters`: what to strip; nothing = white space.
 std::string_view strip_left(std::string_view text, std::optional<std::string_view> characters = {});
 std::string_view strip_right(std::string_view text,

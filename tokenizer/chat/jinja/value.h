@@ -5,6 +5,7 @@
 // Jinja's immutable sandbox: so there are no cycles, except through a namespace.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -60,6 +61,8 @@ struct UndefinedObject final : Object {
 struct SequenceObject final : Object {
   std::vector<Value> items;
   bool group = false;  // a pair of groupby: also .grouper and .list
+  // Of a tuple, once it was asked for; 0 = not yet. Tuples of tuples would be walked for ever.
+  std::atomic<uint64_t> hash{0};
 };
 
 struct DictObject;
@@ -184,6 +187,11 @@ bool truth(const Value& value);
 bool equal(const Value& a, const Value& b, Budget& budget);
 // -1, 0 or 1; throws TypeError naming `op` when the types have no order.
 int order(const Value& a, const Value& b, const char* op, Budget& budget);
+// Pays for work in proportion to a text, such as looking at its characters one by one or, cheaper,
+// comparing its bytes; other values pay element by element.
+void pay_to_read(const Value& value, Budget& budget);
+void pay_to_read(const CallArguments& arguments, Budget& budget);
+void pay_to_compare(const Value& value, Budget& budget);
 // Throws TypeError for values that cannot be keys.
 uint64_t hash_value(const Value& value);
 // Raises what an undefined value raises when it is used.
