@@ -28,8 +28,9 @@ void DecoderModel::read_sizes(const ConfigReader& config) {
     }
     info_.head_dim = static_cast<int>(info_.hidden_size / info_.num_heads);
   }
-  if (config.has("head_dim"))
+  if (config.has("head_dim")) {
     info_.head_dim = static_cast<int>(config.integer("head_dim", 0, 1, 1 << 16));
+  }
   if (info_.head_dim % 2 != 0) {
     config.invalid("head_dim", "an even number", std::to_string(info_.head_dim));
   }

@@ -9,7 +9,8 @@ ENGINE_KERNEL_TEST_SUITE(ActivationTest);
 
 constexpr Activation kKinds[] = {Activation::gelu_erf, Activation::gelu_tanh, Activation::silu,
                                  Activation::relu, Activation::tanh};
-constexpr int64_t kShapes[][2] = {{0, 5}, {1, 1}, {1, 3}, {3, 17}, {2, 63}, {65, 65}, {7, 1000}};
+constexpr int64_t kShapes[][2] = {{0, 5},  {1, 1},  {1, 3},   {3, 17},
+                                  {3, 20}, {2, 63}, {65, 65}, {7, 1000}};
 
 // Mostly around zero, some far out, where the exponentials saturate.
 Values inputs(Random& random, int64_t count, DType dtype) {
@@ -84,6 +85,54 @@ TEST_P(ActivationTest, ForwardAndBackwardMatchTheReference) {
           EXPECT_EQ(x.bytes(), y_bytes) << "y = x";
         }
       }
+    }
+  }
+}
+
+TEST_P(ActivationTest, AnyAlignmentGivesTheSameBits) {
+  Random random(4);
+  constexpr int64_t kTokens = 5, kWidth = 40;
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    for (bool gated : {false, true}) {
+      const int64_t count = kTokens * kWidth, x_count = count * (gated ? 2 : 1);
+      const Values x_values = inputs(random, x_count, dtype);
+      const Values dy_values = random.normal(count, dtype);
+      Values y_values[2], dx_values[2];
+      for (const int shift : {0, 1}) {
+        // Everything begins on a boundary of 16 bytes, or one element behind it.
+        const auto behind = [&](Values values) {
+          values.insert(values.begin(), static_cast<size_t>(shift), 3.0);
+          return values;
+        };
+        const auto at = [&](const DeviceArray& array) {
+          return array.as<std::byte>() + static_cast<size_t>(shift) * size_of(dtype);
+        };
+        DeviceArray x(stream(), dtype, behind(x_values)), dy(stream(), dtype, behind(dy_values));
+        DeviceArray y(stream(), dtype, behind(Values(count)));
+        DeviceArray dx(stream(), dtype, behind(Values(x_count)));
+        ops().activation_forward(stream(), {.kind = Activation::silu,
+                                            .gated = gated,
+                                            .tokens = kTokens,
+                                            .width = kWidth,
+                                            .x = at(x),
+                                            .y = at(y),
+                                            .dtype = dtype});
+        ops().activation_backward(stream(), {.kind = Activation::silu,
+                                             .gated = gated,
+                                             .tokens = kTokens,
+                                             .width = kWidth,
+                                             .x = at(x),
+                                             .dy = at(dy),
+                                             .dx = at(dx),
+                                             .dtype = dtype});
+        y_values[shift] = y.values();
+        dx_values[shift] = dx.values();
+      }
+      for (Values* const aligned : {&y_values[0], &dx_values[0]}) {
+        aligned->insert(aligned->begin(), 3.0);
+      }
+      expect_equal(y_values[1], y_values[0], "y");
+      expect_equal(dx_values[1], dx_values[0], "dx");
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
 
 #include "tests/kernels/support.h"
 
@@ -11,7 +12,7 @@ namespace {
 ENGINE_KERNEL_TEST_SUITE(ElementwiseTest);
 
 constexpr DType kFloats[] = {DType::f32, DType::bf16};
-constexpr int64_t kCounts[] = {0, 1, 3, 17, 63, 65, 1000, 70001};
+constexpr int64_t kCounts[] = {0, 1, 3, 17, 63, 65, 1000, 1004, 70001};
 
 Values sum_of(const Values& a, const Values& b, DType out) {
   Values result(a.size());
@@ -59,6 +60,44 @@ TEST_P(ElementwiseTest, AddInPlace) {
                          .b_dtype = DType::bf16,
                          .out_dtype = out.dtype()});
     expect_equal(out.values(), sum_of(a_values, b_values, out.dtype()), "out");
+  }
+}
+
+// Each array in turn begins one element behind a boundary of 16 bytes.
+TEST_P(ElementwiseTest, AddOfAnyAlignment) {
+  Random random(7);
+  constexpr int64_t kCount = 3000;
+  for (DType a_type : kFloats) {
+    for (DType b_type : kFloats) {
+      for (DType out_type : kFloats) {
+        const Values a_values = random.normal(kCount, a_type);
+        const Values b_values = random.normal(kCount, b_type);
+        Values expected = sum_of(a_values, b_values, out_type);
+        expected.insert(expected.begin(), 3.0);
+        for (int shifted = 0; shifted < 3; ++shifted) {
+          // Values from element `first` on, behind a 3 where that is 1.
+          const auto array = [&](DType dtype, Values values, int first) {
+            if (first) values.insert(values.begin(), 3.0);
+            return std::make_unique<DeviceArray>(stream(), dtype, values);
+          };
+          const auto at = [](const DeviceArray& x, int first) {
+            return x.as<std::byte>() + static_cast<size_t>(first) * size_of(x.dtype());
+          };
+          const auto a = array(a_type, a_values, shifted == 0);
+          const auto b = array(b_type, b_values, shifted == 1);
+          const auto out = array(out_type, Values(kCount), shifted == 2);
+          ops().add(stream(), {.a = at(*a, shifted == 0),
+                               .b = at(*b, shifted == 1),
+                               .out = at(*out, shifted == 2),
+                               .count = kCount,
+                               .a_dtype = a_type,
+                               .b_dtype = b_type,
+                               .out_dtype = out_type});
+          const auto from = expected.begin() + (shifted == 2 ? 0 : 1);
+          expect_equal(out->values(), Values(from, expected.end()), "out");
+        }
+      }
+    }
   }
 }
 

@@ -7,7 +7,7 @@ namespace {
 
 ENGINE_KERNEL_TEST_SUITE(EmbeddingTest);
 
-constexpr int64_t kShapes[][2] = {{0, 8}, {1, 1}, {3, 3}, {17, 63}, {65, 65}, {40, 1000}};
+constexpr int64_t kShapes[][2] = {{0, 8}, {1, 1}, {3, 3}, {17, 63}, {65, 65}, {9, 20}, {40, 1000}};
 constexpr int64_t kRows = 23, kPositions = 70;
 
 struct Inputs {
@@ -124,6 +124,49 @@ TEST_P(EmbeddingTest, BackwardSumsExactlyOnIntegers) {
             gradients(in, d_out_values, 0.5, padding_id, start_table, start_positions);
         expect_equal(d_table.values(), expected.table, "d_table");
         expect_equal(d_positions.values(), expected.positions, "d_position_table");
+      }
+    }
+  }
+}
+
+// Rows of whole fours that are no whole eights, in arrays that begin on a boundary of 16 bytes or
+// one element behind it.
+TEST_P(EmbeddingTest, BackwardOfAnyAlignment) {
+  Random random(8);
+  constexpr int64_t kTokens = 70;
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    for (int64_t hidden : {12, 260}) {
+      const Inputs in = inputs(random, kTokens, hidden, dtype);
+      const Values d_out_values = random.integers(kTokens * hidden, -8, 8);
+      const Values start = random.integers(kRows * hidden, -8, 8);
+      const Values expected =
+          gradients(in, d_out_values, 0.5, -1, start, Values(kPositions * hidden)).table;
+      DeviceArray ids(stream(), DType::i32, in.ids);
+      DeviceArray workspace(
+          stream(), DType::u8,
+          static_cast<int64_t>(ops().embedding_backward_workspace(kTokens, hidden, kRows, 0)));
+      for (const bool shift_d_out : {false, true}) {
+        for (const bool shift_table : {false, true}) {
+          Values padded_d_out = d_out_values, padded_table = start, padded_expected = expected;
+          if (shift_d_out) padded_d_out.insert(padded_d_out.begin(), 3.0);
+          if (shift_table) {
+            padded_table.insert(padded_table.begin(), 3.0);
+            padded_expected.insert(padded_expected.begin(), 3.0);
+          }
+          DeviceArray d_out(stream(), dtype, padded_d_out);
+          DeviceArray d_table(stream(), DType::f32, padded_table);
+          ops().embedding_backward(
+              stream(), {.tokens = kTokens,
+                         .hidden = hidden,
+                         .rows = kRows,
+                         .ids = ids.as<int32_t>(),
+                         .d_out = d_out.as<std::byte>() + (shift_d_out ? size_of(dtype) : 0),
+                         .d_table = d_table.as<float>() + shift_table,
+                         .scale = 0.5f,
+                         .workspace = workspace.data(),
+                         .output_dtype = dtype});
+          expect_equal(d_table.values(), padded_expected, "d_table");
+        }
       }
     }
   }
