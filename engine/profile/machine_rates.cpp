@@ -109,8 +109,9 @@ double datasheet_flops(const std::string& gpu_name, DType dtype) {
 }
 
 MemoryRates measure_memory(const kernels::Stream& stream, size_t bytes) {
-  if (stream.device == kernels::DeviceType::cuda)
+  if (stream.device == kernels::DeviceType::cuda) {
     return {.copy = measure_device_copy(stream, bytes)};
+  }
   constexpr int64_t kPiece = 1 << 18;  // floats: 1 MiB
   const int64_t count = static_cast<int64_t>(bytes / sizeof(float)) / 2;
   const auto storage = zeroed_block(static_cast<size_t>(2 * count) * sizeof(float));
