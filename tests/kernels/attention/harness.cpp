@@ -142,10 +142,10 @@ AttentionOnDevice::AttentionOnDevice(Stream stream, const Operations& ops,
 
 bool AttentionOnDevice::fits_wgmma() const {
   const bool aligned = layout_ == Layout::kAligned || layout_ == Layout::kFusedAligned;
-  return stream_.device != DeviceType::cpu && dtype_ == DType::bf16 && aligned &&
-         shape_.head_dim > 32 && shape_.head_dim <= 128 && shape_.head_dim % 8 == 0 &&
-         shape_.distance_count == 0 && shape_.dropout_p == 0.0f && shape_.total_k > 0 &&
-         !(shape_.max_seqlen_q <= 4 && shape_.max_seqlen_k > 128);
+  return stream_.device != DeviceType::cpu && ops_.device_info(stream_).compute_capability == 90 &&
+         dtype_ == DType::bf16 && aligned && shape_.head_dim > 32 && shape_.head_dim <= 128 &&
+         shape_.head_dim % 8 == 0 && shape_.distance_count == 0 && shape_.dropout_p == 0.0f &&
+         shape_.total_k > 0 && !(shape_.max_seqlen_q <= 4 && shape_.max_seqlen_k > 128);
 }
 
 AttentionOutputs AttentionOnDevice::forward() {
