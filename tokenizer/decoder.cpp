@@ -1,7 +1,5 @@
 #include "tokenizer/decoder.h"
 
-#include <cctype>
-
 #include "tokenizer/byte_level.h"
 #include "tokenizer/clean_up.h"
 #include "tokenizer/unicode.h"

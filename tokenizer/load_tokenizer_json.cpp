@@ -2,10 +2,9 @@
 // do not know is refused by name rather than guessed.
 #include <fmt/core.h>
 
-#include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <unordered_map>
 
 #include "engine/core/error.h"
 #include "tokenizer/bpe.h"
@@ -193,16 +192,17 @@ TokenizerParts load_tokenizer_json(std::string_view text, const std::string& fil
       added.push_back(read_added_token(token));
     }
   }
+  std::unordered_map<std::string, size_t> places;
+  for (size_t i = 0; i < added.size(); ++i) places.emplace(added[i].content, i);
   for (const AddedToken& token : extra.tokens) {
-    const auto known = std::find_if(added.begin(), added.end(), [&](const AddedToken& other) {
-      return other.content == token.content;
-    });
-    if (known == added.end()) {
+    const auto [known, is_new] = places.emplace(token.content, added.size());
+    if (is_new) {
       added.push_back(token);
     } else if (extra.flags_decide) {
-      const int32_t id = known->id;
-      *known = token;
-      known->id = id;
+      AddedToken& other = added[known->second];
+      const int32_t id = other.id;
+      other = token;
+      other.id = id;
     }
   }
   parts.added_tokens.set(check_added_tokens(std::move(added), parts.model->vocabulary(), file),

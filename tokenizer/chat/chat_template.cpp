@@ -151,7 +151,7 @@ std::pair<Value, std::string> tagged(const Value& message) {
   if (!content) throw cannot_continue("it has no content");
   const auto with = [&message](Value value) {
     auto dict = std::make_shared<jinja::DictObject>();
-    for (const auto& [key, old] : message.dict().entries()) dict->set(key, old);
+    for (const auto& [key, old] : message.dict().entries()) dict->set(key.text(), old);
     dict->set("content", std::move(value));
     return Value::object(jinja::Type::dict, std::move(dict));
   };
@@ -166,7 +166,7 @@ std::pair<Value, std::string> tagged(const Value& message) {
     if (!text || !text->is_string()) continue;
     const std::string original = text->text();
     auto dict = std::make_shared<jinja::DictObject>();
-    for (const auto& [key, old] : block->dict().entries()) dict->set(key, old);
+    for (const auto& [key, old] : block->dict().entries()) dict->set(key.text(), old);
     dict->set("text", extended(*text));
     *block = Value::object(jinja::Type::dict, std::move(dict));
     return {with(Value::list(std::move(blocks))), original};

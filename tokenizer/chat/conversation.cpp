@@ -60,7 +60,7 @@ Value with_reasoning(const std::shared_ptr<jinja::DictObject>& message) {
     if (!reasoning) continue;
     auto extended = std::make_shared<jinja::DictObject>();
     extended->set("thinking", *reasoning);
-    for (const auto& [key, value] : message->entries()) extended->set(key, value);
+    for (const auto& [key, value] : message->entries()) extended->set(key.text(), value);
     extended->set("reasoning_content", *reasoning);
     return Value::object(jinja::Type::dict, std::move(extended));
   }

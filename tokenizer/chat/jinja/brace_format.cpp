@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "tokenizer/chat/jinja/format_specification.h"
 #include "tokenizer/chat/jinja/interpreter.h"
@@ -30,7 +29,9 @@ class BraceFormatter {
         value_error("Single '}' encountered in format string");
       } else if (c == '{') {
         const size_t close = closing(text, i + 1);
-        out += field(text.substr(i + 1, close - i - 1), depth);
+        const std::string piece = field(text.substr(i + 1, close - i - 1), depth);
+        interpreter_.budget().take(piece.size());
+        out += piece;
         i = close;
       } else {
         out += c;
@@ -87,6 +88,7 @@ class BraceFormatter {
       }
       value = arguments_.positional[index];
     } else {
+      interpreter_.budget().step(arguments_.keywords.size());
       const auto at = std::find_if(arguments_.keywords.begin(), arguments_.keywords.end(),
                                    [first](const auto& entry) { return entry.first == first; });
       if (at == arguments_.keywords.end()) throw TemplateError("KeyError", quoted(first));

@@ -18,7 +18,7 @@ bool equal_sequences(const std::vector<Value>& a, const std::vector<Value>& b, B
 bool equal_dicts(const DictObject& a, const DictObject& b, Budget& budget) {
   if (a.size() != b.size()) return false;
   return std::all_of(a.entries().begin(), a.entries().end(), [&](const DictObject::Entry& entry) {
-    const Value* other = b.find(entry.first);
+    const Value* other = b.find(entry.first, budget);
     return other && equal(entry.second, *other, budget);
   });
 }
@@ -116,7 +116,8 @@ int order(const Value& a, const Value& b, const char* op, Budget& budget) {
              "' and '" + type_name(b) + "'");
 }
 
-uint64_t hash_value(const Value& value) {
+uint64_t hash_value(const Value& value, Budget& budget) {
+  budget.step();
   switch (value.type()) {
     case Type::none:
       return 1;
@@ -131,13 +132,14 @@ uint64_t hash_value(const Value& value) {
       return mix(std::bit_cast<uint64_t>(real));
     }
     case Type::string:
+      pay_to_compare(value, budget);
       return std::hash<std::string_view>()(value.text());
     case Type::tuple: {
       std::atomic<uint64_t>& known = value.get<SequenceObject>().hash;
       uint64_t hash = known.load(std::memory_order_relaxed);
       if (hash != 0) return hash;
       hash = 7;
-      for (const Value& item : value.items()) hash = mix(hash * 31 + hash_value(item));
+      for (const Value& item : value.items()) hash = mix(hash * 31 + hash_value(item, budget));
       known.store(hash, std::memory_order_relaxed);
       return hash;
     }

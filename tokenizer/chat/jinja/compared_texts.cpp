@@ -1,6 +1,7 @@
 #include "tokenizer/chat/jinja/compared_texts.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 namespace engine::jinja {
 namespace {
@@ -69,11 +70,12 @@ class Collector {
     }
     if (!is_text(node)) return;
     const std::string& text = node.constant.text();
-    if (std::find(texts.begin(), texts.end(), text) == texts.end()) texts.push_back(text);
+    if (seen_.insert(text).second) texts.push_back(text);
   }
 
   const Template& parsed_;
   std::string_view key_;
+  std::unordered_set<std::string_view> seen_;  // into the template
 };
 
 }  // namespace

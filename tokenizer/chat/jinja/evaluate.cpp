@@ -35,7 +35,8 @@ std::string Interpreter::call_macro(const Statement& statement, const ScopePtr& 
   const bool block = statement.kind != StatementKind::macro;
   const std::string name = block ? "None" : quoted(statement.text);
   const ScopePtr scope = inner(definition, statement.unset);
-  const auto take_keyword = [&arguments](std::string_view key) -> std::optional<Value> {
+  const auto take_keyword = [&](std::string_view key) -> std::optional<Value> {
+    budget_.step(arguments.keywords.size());
     for (auto at = arguments.keywords.begin(); at != arguments.keywords.end(); ++at) {
       if (at->first != key) continue;
       Value value = std::move(at->second);
@@ -45,6 +46,7 @@ std::string Interpreter::call_macro(const Statement& statement, const ScopePtr& 
     return std::nullopt;
   };
   const size_t count = signature.parameters.size();
+  budget_.step(count * 4);  // given or not
   std::vector<std::optional<Value>> values(count);
   for (size_t i = 0; i < count; ++i) {
     if (i < arguments.positional.size()) {
@@ -207,8 +209,11 @@ Value Interpreter::evaluate_compound(const Expression& expression, const ScopePt
       return evaluate_comparison(expression, scope);
     case ExpressionKind::concatenate: {
       std::string text;
-      for (size_t i = 0; i < expression.items.size(); ++i) append_text(item(i), budget_, &text);
-      budget_.take(text.size());
+      for (size_t i = 0; i < expression.items.size(); ++i) {
+        const size_t before = text.size();
+        append_text(item(i), budget_, &text);
+        budget_.take(text.size() - before);
+      }
       return Value::string(std::move(text));
     }
     case ExpressionKind::logical_and: {
@@ -290,7 +295,7 @@ Value Interpreter::evaluate_dict(const Expression& expression, const ScopePtr& s
   budget_.take(sizeof(Value) * expression.items.size());
   for (size_t i = 0; i < expression.items.size(); i += 2) {
     Value key = evaluate(*expression.items[i], scope);
-    dict->set(std::move(key), evaluate(*expression.items[i + 1], scope));
+    dict->set(std::move(key), evaluate(*expression.items[i + 1], scope), budget_);
   }
   return Value::object(Type::dict, std::move(dict));
 }
@@ -313,6 +318,7 @@ CallArguments Interpreter::evaluate_arguments(const ArgumentList& list, const Sc
     if (!mapping.is_dict()) type_error("argument after ** must be a mapping");
     for (const auto& [key, value] : mapping.dict().entries()) {
       if (!key.is_string()) type_error("keywords must be strings");
+      budget_.take(sizeof(Value) * 2 + key.text().size());
       arguments.keywords.emplace_back(key.text(), value);
     }
   }

@@ -168,9 +168,9 @@ FILTER(filter_unique) {
   const auto prepare = [path = arguments.at(1), sensitive, seen](Interpreter&) {
     return [path, sensitive, seen](Interpreter& in, const Value& element) -> std::optional<Value> {
       const Value key = folded(in, attribute_path(in, element, path), sensitive);
-      if (seen->find(key)) return std::nullopt;
+      if (seen->find(key, in.budget())) return std::nullopt;
       in.budget().take(sizeof(Value) * 2);
-      seen->set(key, {});
+      seen->set(key, {}, in.budget());
       return element;
     };
   };

@@ -1,6 +1,5 @@
 // Filters that make one value of a list, dict or iterator: its length, order, sum, groups.
 #include <algorithm>
-#include <functional>
 
 #include "tokenizer/chat/jinja/arguments.h"
 #include "tokenizer/chat/jinja/builtins.h"
@@ -54,6 +53,7 @@ FILTER(filter_join) {
   bool first = true;
   const auto iterator = iterate(input);
   while (const std::optional<Value> item = iterator->next(interpreter)) {
+    interpreter.budget().step();
     if (!first) text += separator;
     first = false;
     const size_t before = text.size();
@@ -87,7 +87,9 @@ FILTER(filter_sort) {
     // "a,b.c" sorts by a, then by b.c.
     std::vector<Value> parts;
     if (arguments.at(2).is_string()) {
+      interpreter.budget().step(arguments.text(2).size() / 8);
       for (const std::string_view path : split(arguments.text(2), ",", -1)) {
+        interpreter.budget().take(sizeof(Value) * 2);
         parts.push_back(folded(interpreter,
                                attribute_path(interpreter, item, Value::string(std::string(path))),
                                sensitive));
@@ -205,7 +207,9 @@ Value attribute_path(Interpreter& interpreter, const Value& object, const Value&
     follow(path);
     return value;
   }
+  pay_to_read(path, interpreter.budget());
   for (const std::string_view part : split(path.text(), ".", -1)) {
+    interpreter.budget().step();
     const bool number = !part.empty() && part.size() < 19 &&
                         part.find_first_not_of("0123456789") == std::string_view::npos;
     follow(number ? Value::integer(std::stoll(std::string(part)))

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
 #include "tokenizer/chat/jinja/arguments.h"
@@ -189,6 +188,9 @@ FILTER(filter_urlencode) {
   }
   std::string result;
   const auto add = [&](const Value& key, const Value& value) {
+    budget.step();
+    pay_to_read(key, budget);
+    pay_to_read(value, budget);
     if (!result.empty()) result += "&";
     result += percent_encoded(to_text(key, budget), true) + "=" +
               percent_encoded(to_text(value, budget), true);

@@ -58,7 +58,7 @@ void fill(Interpreter& interpreter, const CallArguments& call, DictObject& dict)
   if (call.positional.size() > 1) type_error("dict expected at most 1 argument");
   const auto set = [&](const Value& key, const Value& value) {
     interpreter.budget().take(sizeof(Value) * 2);
-    dict.set(key, value);
+    dict.set(key, value, interpreter.budget());
   };
   if (!call.positional.empty()) {
     const Value& source = call.positional[0];

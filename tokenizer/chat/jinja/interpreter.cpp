@@ -1,6 +1,5 @@
 #include "tokenizer/chat/jinja/interpreter.h"
 
-#include "tokenizer/chat/jinja/builtins.h"
 #include "tokenizer/chat/jinja/loop.h"
 #include "tokenizer/chat/jinja/print.h"
 #include "tokenizer/chat/jinja/text.h"

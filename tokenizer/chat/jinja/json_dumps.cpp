@@ -119,7 +119,10 @@ class JsonWriter {
     ++level_;
     bool first = true;
     for (const auto& member : members) {
-      if (!first) out += options_.item_separator;
+      if (!first) {
+        budget_.take(options_.item_separator.size());
+        out += options_.item_separator;
+      }
       first = false;
       if (options_.indent) new_line();
       add_member(member);
@@ -142,6 +145,8 @@ class JsonWriter {
       });
     }
     add_members('{', entries, '}', [this](const DictObject::Entry* entry) {
+      pay_to_read(entry->first, budget_);
+      budget_.take(options_.key_separator.size());
       add_key(entry->first);
       out += options_.key_separator;
       add(entry->second);

@@ -215,6 +215,8 @@ class Lexer {
       if (!is_word(point.value)) break;
       end += point.length;
     }
+    constexpr size_t kLongestName = 1000;  // bytes; looking one up counts as one step
+    if (end - at_ > kLongestName) throw TemplateError("LimitError", "a name is too long", line_);
     const std::string name = source_.substr(at_, end - at_);
     if (!is_all(name, CharacterClass::identifier)) fail("Invalid character in identifier");
     add(TokenKind::name, name);

@@ -51,10 +51,10 @@ std::optional<Value> element(Interpreter& interpreter, const Value& object, cons
     case Type::undefined:
       fail_undefined(object);
     case Type::dict: {
-      pay_to_compare(key, interpreter.budget());
       try {
-        if (const Value* found = object.dict().find(key)) return *found;
-      } catch (const TemplateError&) {  // not hashable
+        if (const Value* found = object.dict().find(key, interpreter.budget())) return *found;
+      } catch (const TemplateError& error) {
+        if (error.type() != "TypeError") throw;  // that is: not hashable
       }
       return std::nullopt;
     }

@@ -85,14 +85,16 @@ METHOD(dict_view) {
 
 METHOD(dict_get) {
   const Arguments arguments(name, call, {"key", "default"}, 1);
-  const Value* found = self.dict().find(arguments.at(0));
+  const Value* found = self.dict().find(arguments.at(0), interpreter.budget());
   return found ? *found : arguments.at(1);
 }
 
 METHOD(dict_fromkeys) {
   const Arguments arguments(name, call, {"iterable", "value"}, 1);
   auto dict = std::make_shared<DictObject>();
-  for (const Value& key : collect(interpreter, arguments.at(0))) dict->set(key, arguments.at(1));
+  for (const Value& key : collect(interpreter, arguments.at(0))) {
+    dict->set(key, arguments.at(1), interpreter.budget());
+  }
   return Value::object(Type::dict, std::move(dict));
 }
 

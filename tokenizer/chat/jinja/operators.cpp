@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "tokenizer/chat/jinja/interpreter.h"
-#include "tokenizer/chat/jinja/print.h"
 #include "tokenizer/chat/jinja/text.h"
 
 namespace engine::jinja {
@@ -176,6 +175,7 @@ Value binary(Interpreter& interpreter, BinaryOperator op, const Value& a, const 
     return real_arithmetic(op, a.as_real(), b.as_real());
   }
   if (op == BinaryOperator::modulo && a.is_string()) {
+    pay_to_read(a, interpreter.budget());
     return Value::string(percent_format(interpreter, a.text(), b), a.markup());
   }
   if (a.is_undefined()) fail_undefined(a);
@@ -230,8 +230,7 @@ bool contains(Interpreter& interpreter, const Value& container, const Value& ite
       pay_to_compare(item, budget);
       return find_text(container.text(), item.text()) != std::string::npos;
     case Type::dict:
-      pay_to_compare(item, budget);
-      return container.dict().find(item) != nullptr;
+      return container.dict().find(item, budget) != nullptr;
     default:
       break;
   }

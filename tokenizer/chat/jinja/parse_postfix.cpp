@@ -1,7 +1,6 @@
 // What stands behind a value: members, subscripts, calls, filters and tests.
 #include "tokenizer/chat/jinja/builtins.h"
 #include "tokenizer/chat/jinja/parser_base.h"
-#include "tokenizer/chat/jinja/print.h"
 
 namespace engine::jinja {
 

@@ -22,11 +22,15 @@ class PercentFormatter {
     std::string out;
     while (at_ < text_.size()) {
       const size_t percent = text_.find('%', at_);
-      out += text_.substr(at_, percent - at_);
+      const std::string_view plain = text_.substr(at_, percent - at_);
+      interpreter_.budget().take(plain.size());
+      out += plain;
       if (percent == std::string_view::npos) break;
       at_ = percent + 1;
-      out += conversion();
+      const std::string piece = conversion();
       interpreter_.budget().step();
+      interpreter_.budget().take(piece.size());
+      out += piece;
     }
     const bool one = !arguments_.is(Type::tuple) && !arguments_.is_dict();
     const bool left = arguments_.is(Type::tuple) ? next_ < arguments_.items().size()

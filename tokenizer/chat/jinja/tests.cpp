@@ -86,12 +86,12 @@ TEST_FUNCTION(is_same) {
 
 // Is the value a key of a dict of all filters?
 TEST_FUNCTION(is_filter) {
-  hash_value(input);
+  hash_value(input, interpreter.budget());
   return input.is_string() && find_filter(input.text());
 }
 
 TEST_FUNCTION(is_test) {
-  hash_value(input);
+  hash_value(input, interpreter.budget());
   return input.is_string() && find_test(input.text());
 }
 

@@ -67,9 +67,7 @@ const DictObject& Value::dict() const {
   return get<DictObject>();
 }
 
-const Value* DictObject::find_hashed(uint64_t hash, const Value& key) const {
-  Limits limits;
-  Budget budget(limits);  // keys are scalars or tuples of them
+const Value* DictObject::find_hashed(uint64_t hash, const Value& key, Budget& budget) const {
   const auto [first, last] = index_.equal_range(hash);
   for (auto at = first; at != last; ++at) {
     if (equal(entries_[at->second].first, key, budget)) return &entries_[at->second].second;
@@ -77,12 +75,10 @@ const Value* DictObject::find_hashed(uint64_t hash, const Value& key) const {
   return nullptr;
 }
 
-const Value* DictObject::find(const Value& key) const {
+const Value* DictObject::find(const Value& key, Budget& budget) const {
+  const uint64_t hash = hash_value(key, budget);
   if (key.is_string()) return find(key.text());
-  const uint64_t hash = hash_value(key);
-  if (!index_.empty()) return find_hashed(hash, key);
-  Limits limits;
-  Budget budget(limits);
+  if (!index_.empty()) return find_hashed(hash, key, budget);
   for (const Entry& entry : entries_) {
     if (!entry.first.is_string() && equal(entry.first, key, budget)) return &entry.second;
   }
@@ -104,23 +100,24 @@ const Value* DictObject::find(std::string_view key) const {
   return nullptr;
 }
 
-void DictObject::set(Value key, Value value) {
+void DictObject::set(Value key, Value value, Budget& budget) {
   hold(*this, key);
   hold(*this, value);
-  if (const Value* present = find(key)) {
+  if (const Value* present = find(key, budget)) {
     const_cast<Value&>(*present) = std::move(value);  // one of our own entries
     return;
   }
-  const uint64_t hash = hash_value(key);
   entries_.emplace_back(std::move(key), std::move(value));
-  if (entries_.size() == kSmallDict) {
-    for (size_t i = 0; i + 1 < entries_.size(); ++i) {
-      index_.emplace(hash_value(entries_[i].first), static_cast<uint32_t>(i));
-    }
+  if (entries_.size() < kSmallDict) return;
+  for (size_t i = index_.size(); i < entries_.size(); ++i) {
+    index_.emplace(hash_value(entries_[i].first, budget), static_cast<uint32_t>(i));
   }
-  if (entries_.size() >= kSmallDict) {
-    index_.emplace(hash, static_cast<uint32_t>(entries_.size() - 1));
-  }
+}
+
+void DictObject::set(std::string_view key, Value value) {
+  const Limits limits;
+  Budget texts(limits);  // that are there already: who made them has paid
+  set(Value::string(std::string(key)), std::move(value), texts);
 }
 
 void DictObject::clear() {

@@ -131,17 +131,18 @@ class Value {
 
 struct DictObject final : Object {
   using Entry = std::pair<Value, Value>;
-  const Value* find(const Value& key) const;
+  // `budget` pays for what is read and compared of the keys.
+  const Value* find(const Value& key, Budget& budget) const;
   const Value* find(std::string_view key) const;
   // Inserts or replaces; throws TypeError for keys that cannot be hashed.
-  void set(Value key, Value value);
-  void set(std::string_view key, Value value) { set(Value::string(std::string(key)), value); }
+  void set(Value key, Value value, Budget& budget);
+  void set(std::string_view key, Value value);
   const std::vector<Entry>& entries() const { return entries_; }
   size_t size() const { return entries_.size(); }
   void clear();
 
  private:
-  const Value* find_hashed(uint64_t hash, const Value& key) const;
+  const Value* find_hashed(uint64_t hash, const Value& key, Budget& budget) const;
   std::vector<Entry> entries_;
   std::unordered_multimap<uint64_t, uint32_t> index_;  // only of large dicts
 };
@@ -193,7 +194,7 @@ void pay_to_read(const Value& value, Budget& budget);
 void pay_to_read(const CallArguments& arguments, Budget& budget);
 void pay_to_compare(const Value& value, Budget& budget);
 // Throws TypeError for values that cannot be keys.
-uint64_t hash_value(const Value& value);
+uint64_t hash_value(const Value& value, Budget& budget);
 // Raises what an undefined value raises when it is used.
 [[noreturn]] void fail_undefined(const Value& value);
 [[noreturn]] void type_error(std::string message);
