@@ -32,7 +32,7 @@ class PercentFormatter {
       interpreter_.budget().take(piece.size());
       out += piece;
     }
-    const bool one = !arguments_.is(Type::tuple) && !arguments_.is_dict();
+    const bool one = !arguments_.is(Type::tuple) && !is_mapping();
     const bool left = arguments_.is(Type::tuple) ? next_ < arguments_.items().size()
                                                  : one && next_ == 0 && !used_key_;
     if (left) type_error("not all arguments converted during string formatting");
@@ -40,6 +40,12 @@ class PercentFormatter {
   }
 
  private:
+  // What Python takes for one, because it can be indexed: it need not be used.
+  bool is_mapping() const {
+    return arguments_.is_dict() || arguments_.is(Type::list) || arguments_.is(Type::range) ||
+           arguments_.is_undefined();
+  }
+
   char take() {
     if (at_ >= text_.size()) value_error("incomplete format");
     return text_[at_++];
@@ -77,6 +83,7 @@ class PercentFormatter {
     if (c == '(') {
       const size_t close = text_.find(')', at_);
       if (close == std::string_view::npos) value_error("incomplete format key");
+      if (arguments_.is_undefined()) fail_undefined(arguments_);
       if (!arguments_.is_dict()) type_error("format requires a mapping");
       const std::string_view key = text_.substr(at_, close - at_);
       keyed = arguments_.dict().find(key);
