@@ -60,7 +60,9 @@ void expect_rows(const Rows& given) {
       expected.replace(at, kUnknown.size(), "<unk>");
     }
     // The texts that NFC changes come back changed.
-    if (!rows[i].contains("ids_no_nfc")) EXPECT_EQ(decoded[i]["text"], expected);
+    if (!rows[i].contains("ids_no_nfc")) {
+      EXPECT_EQ(decoded[i]["text"], expected);
+    }
   }
 }
 
