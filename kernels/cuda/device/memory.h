@@ -157,7 +157,7 @@ ENGINE_DEVICE Vector<T, N> load_vector(const T* address) {
   return vector;
 #endif
 }
-// Data that this kernel reads once and never writes: past L1, through the read-only path.
+// Data that is read once: past L1. What a thread reads it may overwrite, with what it made of it.
 template <int N, typename T>
 ENGINE_DEVICE Vector<T, N> load_once(const T* address) {
 #if ENGINE_ON_GPU
@@ -166,7 +166,7 @@ ENGINE_DEVICE Vector<T, N> load_once(const T* address) {
       uint4 word;
       Vector<T, N> vector;
     } u;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
         : "=r"(u.word.x), "=r"(u.word.y), "=r"(u.word.z), "=r"(u.word.w)
         : "l"(__cvta_generic_to_global(address)));
     return u.vector;
