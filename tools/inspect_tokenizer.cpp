@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "engine/core/error.h"
+#include "engine/data/utf8.h"
 #include "tokenizer/chat/chat_template.h"
 #include "tools/digits.h"
 
@@ -12,6 +14,12 @@ namespace engine {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+// What a checkpoint brings must not steer the terminal.
+std::string shown(std::string_view text) {
+  constexpr size_t kMaxBytes = 200;
+  return printable_excerpt(text, 0, kMaxBytes);
+}
 
 // A template that cannot be used is a fact too: the model can be looked at all the same.
 Json chat_templates(const Tokenizer& tokenizer) {
@@ -34,7 +42,7 @@ std::string token_list(const Tokenizer& tokenizer, const std::vector<int32_t>& i
   std::string text;
   for (const int32_t id : ids) {
     text += fmt::format("{}{} ({})", text.empty() ? "" : " ",
-                        tokenizer.id_to_token(id).value_or(""), id);
+                        shown(tokenizer.id_to_token(id).value_or("")), id);
   }
   return text;
 }
@@ -65,7 +73,8 @@ void print_tokenizer_facts(const Tokenizer& tokenizer) {
   fmt::print("\ntokenizer   {}, {} tokens, {} special\n", tokenizer.model_name(),
              digits(tokenizer.vocab_size()), tokenizer.special_tokens().size());
   const auto role = [&](const char* name, std::optional<int32_t> id) {
-    if (id) fmt::print("  {:<4} {:>7}  {}\n", name, *id, tokenizer.id_to_token(*id).value_or(""));
+    if (!id) return;
+    fmt::print("  {:<4} {:>7}  {}\n", name, *id, shown(tokenizer.id_to_token(*id).value_or("")));
   };
   role("bos", tokenizer.bos_id());
   role("eos", tokenizer.eos_id());
@@ -84,10 +93,10 @@ void print_tokenizer_facts(const Tokenizer& tokenizer) {
     }
     std::string roles;
     for (const Json& name : one["roles"]) {
-      roles += (roles.empty() ? "" : ", ") + name.get<std::string>();
+      roles += (roles.empty() ? "" : ", ") + shown(name.get<std::string>());
     }
     fmt::print("\nchat template   {}\n  roles       {}\n  assistant   {}\n",
-               one["name"].get<std::string>(), roles.empty() ? "it names none" : roles,
+               shown(one["name"].get<std::string>()), roles.empty() ? "it names none" : roles,
                one["generation_blocks"].get<bool>() ? "marked by {% generation %}"
                                                     : "found by rendering prefixes");
   }

@@ -263,6 +263,8 @@ TEST(Inspect, TokenizerAndChatTemplate) {
                                    "roles": ["user", "assistant", "tool"]}])"));
   EXPECT_TRUE(has(run(verb).out, "roles       user, assistant, tool\n"));
   EXPECT_TRUE(has(run(verb).out, "marked by {% generation %}\n"));
+  with_template("{% for m in messages %}{{ m.role == '\\x1b[31mred' }}{% endfor %}");
+  EXPECT_TRUE(has(run(verb).out, "roles       \\x1b[31mred\n")) << "escaped, not obeyed";
   // A template that does not parse is told, and is no reason not to look at the model.
   with_template("{% for m in messages %}");
   const Result broken = run(verb);
